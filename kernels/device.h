@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A device runs ops. Two backends exist: `cpu` (kernels/cpu) and, where it was built, `cuda` (kernels/cuda). A backend is
+ * one const table of functions; an instance is a shoal_device_t, whose first member is the table.
+ *
+ * Threads: an instance belongs to the thread that opened it; alloc and free may be called from any thread.
+ * Streams: `run` enqueues on the device's compute stream and may return before the op has finished; ops run in the
+ * order of the calls. On the CPU it returns when the op is done.
+ * Errors: every function logs the cause once and returns its status; SHOAL_ERR_NO_MEMORY only from alloc and open.
+ */
+#ifndef SHOAL_KERNELS_DEVICE_H
+#define SHOAL_KERNELS_DEVICE_H
+
+#include <stddef.h>
+
+#include "base/status.h"
+#include "kernels/ops.h"
+
+typedef struct shoal_device shoal_device_t;
+
+typedef struct {
+    int         local_rank; /* which of the node's devices */
+    int         nthreads;   /* CPU: threads of the OpenMP team, at least 1 */
+    const char *variant;    /* CPU: "ref", "simd" (or "avx2", "avx512"), "auto" (also oneDNN's matmul); NULL: "auto" */
+} shoal_device_config_t;
+
+/* What a device says of itself, for `info`, records and MFU. */
+typedef struct {
+    char   name[128];          /* the processor's name and the chosen variant */
+    size_t memory_nbytes;      /* what one rank may hope to allocate now */
+    double peak_f32_flops;     /* dense peak per rank, by datasheet; 0 where none is known (CPU): see measure_peak */
+    double peak_bf16_flops;
+} shoal_device_info_t;
+
+typedef struct {
+    const char *name;
+    shoal_status_t (*open)(const shoal_device_config_t *config, shoal_device_t **device_p);
+    void (*close)(shoal_device_t *device);
+    void (*info)(shoal_device_t *device, shoal_device_info_t *info_p);
+    /* 64-byte aligned memory of the device, not zeroed. */
+    shoal_status_t (*alloc)(shoal_device_t *device, size_t nbytes, void **memory_p);
+    void (*free)(shoal_device_t *device, void *memory, size_t nbytes);
+    shoal_status_t (*upload)(shoal_device_t *device, void *to, const void *from_host, size_t nbytes);
+    shoal_status_t (*download)(shoal_device_t *device, void *to_host, const void *from, size_t nbytes);
+    /* Bytes of scratch memory that `run` needs for this op. Needs no memory of the device: `plan` calls it too. */
+    shoal_status_t (*workspace)(shoal_device_t *device, const shoal_op_t *op, size_t *nbytes_p);
+    /*
+     * Runs a compute op (kind < SHOAL_OP_COMPUTE_COUNT). args holds SHOAL_OP_MAX_ARGS pointers as the op's contract says;
+     * workspace is at least as large as `workspace` said. Allocates nothing after the first run of an op of these
+     * dimensions.
+     */
+    shoal_status_t (*run)(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace);
+    /* Waits until everything enqueued is done. */
+    shoal_status_t (*synchronize)(shoal_device_t *device);
+    /* Matrix rate in flop/s that a large product reaches on this device, measured now in some tens of milliseconds. */
+    shoal_status_t (*measure_peak)(shoal_device_t *device, shoal_dtype_t dtype, double *flops_p);
+} shoal_device_ops_t;
+
+struct shoal_device {
+    const shoal_device_ops_t *ops;
+};
+
+extern const shoal_device_ops_t shoal_cpu_device_ops;
+extern const shoal_device_ops_t shoal_cuda_device_ops; /* builds with SHOAL_HAVE_CUDA; open says SHOAL_ERR_UNSUPPORTED, and
+                                                          logs nothing worse than info, where there is no GPU */
+
+/* The backends of this build, ended by NULL: "cpu" is always there. */
+extern const shoal_device_ops_t *const shoal_device_backends[];
+
+/*
+ * Opens the device named "cpu", "cuda" or "auto" ("cuda" if the build and the machine have it, else "cpu"). Asking for one
+ * that is not in the build is SHOAL_ERR_CONFIG, and the message says so.
+ */
+shoal_status_t shoal_device_open(const char *name, const shoal_device_config_t *config, shoal_device_t **device_p);
+
+#endif
