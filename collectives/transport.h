@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Collectives over a group of ranks: all_gather, reduce_scatter, all_reduce. Backends: `self` (a group of one), `mpi` (nonblocking
+ * MPI), `ucx` (own ring algorithms over UCP), later `nccl`. A backend is one const table; an instance is a shoal_transport_t,
+ * a group on it a shoal_comm_t.
+ *
+ * A collective is started, then driven by `progress` and asked about with `test`; nothing blocks except open, close, comm_create,
+ * comm_destroy and wait. A comm runs one collective at a time, and all members start the same ones in the same order;
+ * different comms of one transport run concurrently. That is how the executor's lanes map onto it: one comm per lane.
+ *
+ * Threads: after open, one thread at a time calls into a transport (the executor's progress thread, once it runs).
+ * `wake` alone may be called from any thread at any time.
+ * Memory: a comm allocates nothing once created. Staging space is the caller's: staging_nbytes says how much a collective
+ * needs, comm_create takes a region that is large enough for the largest, so that the plan counts it.
+ * Numerics: reduce_scatter and all_reduce add in fp32 whatever the wire type, in an order that depends only on the group's
+ * size and on n: the same inputs give the same bits, and all_reduce gives the same bits on every rank.
+ * Errors: SHOAL_ERR_PEER when a peer is gone (logged once, with its rank); after any error a transport is fit only for closing.
+ */
+#ifndef SHOAL_COLLECTIVES_TRANSPORT_H
+#define SHOAL_COLLECTIVES_TRANSPORT_H
+
+#include <stddef.h>
+
+#include "base/dtype.h"
+#include "base/status.h"
+
+typedef struct shoal_transport shoal_transport_t;
+typedef struct shoal_comm      shoal_comm_t;
+
+/* Who is in the job and how to reach them before any transport exists. Lives as long as the transport. */
+typedef struct {
+    int rank, size;
+    int local_rank, local_size; /* among the ranks of this host */
+    /*
+     * Every rank contributes nbytes at `mine`; all_p receives size * nbytes in rank order. Blocking and collective over all
+     * ranks of the job.
+     */
+    shoal_status_t (*exchange)(void *context, const void *mine, size_t nbytes, void *all_p);
+    void *context;
+} shoal_peers_t;
+
+typedef enum { SHOAL_COLL_ALL_GATHER, SHOAL_COLL_REDUCE_SCATTER, SHOAL_COLL_ALL_REDUCE } shoal_coll_kind_t;
+
+/*
+ * One collective. n counts elements per rank: all_gather sends n and receives n * size; reduce_scatter sends n * size and
+ * receives n, the sum over ranks of slice `rank`; all_reduce works in place on n elements at recv (send is ignored).
+ * all_gather's send may be its own place recv + rank * n; reduce_scatter must not alias, and may destroy nothing in send.
+ */
+typedef struct {
+    shoal_coll_kind_t kind;
+    shoal_dtype_t     dtype; /* SHOAL_F32 or SHOAL_BF16 */
+    size_t            n;
+    const void       *send;
+    void             *recv;
+} shoal_coll_t;
+
+typedef struct {
+    const char *name;
+    shoal_status_t (*open)(const shoal_peers_t *peers, shoal_transport_t **transport_p);
+    void (*close)(shoal_transport_t *transport);
+    /* Staging bytes that this collective needs in a group of `size`. Pure: needs no instance, `plan` calls it. */
+    size_t (*staging_nbytes)(const shoal_coll_t *coll, int size);
+    /*
+     * A group: ranks[0 .. size-1] are ranks of the job, this one among them; position in the list is rank in the group.
+     * Collective over the members, who pass the same list and the same `tag` (0 .. 255, unique per group).
+     * The staging region stays the caller's and outlives the comm; it may be NULL when no collective needs any.
+     */
+    shoal_status_t (*comm_create)(shoal_transport_t *transport, const int *ranks, int size, int tag, void *staging,
+                                  size_t staging_nbytes, shoal_comm_t **comm_p);
+    void (*comm_destroy)(shoal_comm_t *comm);
+    shoal_status_t (*start)(shoal_comm_t *comm, const shoal_coll_t *coll);
+    /* SHOAL_OK when the started collective is complete here, SHOAL_IN_PROGRESS, or an error. Does not progress. */
+    shoal_status_t (*test)(shoal_comm_t *comm);
+    /* Moves all collectives of the transport as far as they go without waiting. *moved_p says whether anything did. */
+    shoal_status_t (*progress)(shoal_transport_t *transport, int *moved_p);
+    /*
+     * Sleeps until the network has something to do, `wake` was called since the last wait, or timeout_ms passed (-1: no limit).
+     * Does not burn a core: a backend whose library cannot sleep naps in short, growing steps while a collective is in
+     * flight and sleeps on the wake signal otherwise.
+     */
+    shoal_status_t (*wait)(shoal_transport_t *transport, int timeout_ms);
+    void (*wake)(shoal_transport_t *transport);
+    /* The rank of the job that the comm's collective waits for, or -1: to name what hangs. */
+    int (*waits_for)(shoal_comm_t *comm);
+} shoal_transport_ops_t;
+
+struct shoal_transport {
+    const shoal_transport_ops_t *ops;
+};
+
+struct shoal_comm {
+    shoal_transport_t *transport;
+};
+
+/* The backends of this build, ended by NULL. */
+extern const shoal_transport_ops_t *const shoal_transport_backends[];
+
+/*
+ * The table for a name: "self", "mpi", "ucx", or "auto" (self for one rank, else the first of ucx, mpi in the build). A name that
+ * is not in the build is SHOAL_ERR_CONFIG, and the message lists what is.
+ */
+shoal_status_t shoal_transport_find(const char *name, int size, const shoal_transport_ops_t **ops_p);
+
+#endif
