@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* hwloc knows the cores and does the binding; the CPU quota of a cgroup is the one limit that it does not report. */
+#include "runtime/affinity.h"
+
+#include <hwloc.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+static int env_count(const char *name)
+{
+    const char *text = getenv(name);
+    int         n    = text != NULL ? atoi(text) : 0;
+    return n > 0 ? n : 0;
+}
+
+static bool read_numbers(const char *directory, const char *file, const char *format, long *first_p, long *second_p)
+{
+    char path[1024];
+    snprintf(path, sizeof(path), "%s/%s", directory, file);
+    FILE *f = fopen(path, "r");
+    if (f == NULL) {
+        return false;
+    }
+    int got = fscanf(f, format, first_p, second_p);
+    fclose(f);
+    return got >= 1;
+}
+
+/* The quota of one cgroup directory in cores, or a large number: version 2's cpu.max, else version 1's pair of files. */
+static double quota_of(const char *directory)
+{
+    long quota = -1, period = 100000;
+    if (!read_numbers(directory, "cpu.max", "%ld %ld", &quota, &period) &&
+        read_numbers(directory, "cpu.cfs_quota_us", "%ld", &quota, NULL)) {
+        read_numbers(directory, "cpu.cfs_period_us", "%ld", &period, NULL);
+    }
+    return quota > 0 && period > 0 ? (double)quota / (double)period : 1e9;
+}
+
+/* The tightest quota on the way from this process's cgroup to the root of its hierarchy. */
+static double cpu_quota(void)
+{
+    char   line[512], path[1024];
+    double quota = 1e9;
+    FILE  *f     = fopen("/proc/self/cgroup", "r");
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        char *controllers         = strchr(line, ':');
+        char *group               = controllers != NULL ? strchr(controllers + 1, ':') : NULL;
+        if (group == NULL) {
+            continue;
+        }
+        *group++      = '\0';
+        bool unified  = strcmp(controllers + 1, "") == 0;
+        bool has_cpu  = strcmp(controllers + 1, "cpu") == 0 || strstr(controllers + 1, "cpu,") != NULL;
+        size_t length = unified || has_cpu ? strlen(group) : 0;
+        for (; length > 0; length = (size_t)(strrchr(group, '/') - group)) {
+            group[length] = '\0';
+            snprintf(path, sizeof(path), "/sys/fs/cgroup%s%s", unified ? "" : "/cpu", group);
+            quota = fmin(quota, quota_of(path));
+        }
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+    return quota;
+}
+
+/* Binds to the local rank's part of `set` when there is at least a core for each rank. */
+static int bind_part(hwloc_topology_t topology, hwloc_const_bitmap_t set, int local_rank, int local_size)
+{
+    int ncores = hwloc_get_nbobjs_inside_cpuset_by_type(topology, set, HWLOC_OBJ_CORE);
+    int first  = ncores * local_rank / local_size, end = ncores * (local_rank + 1) / local_size;
+    if (local_size < 2 || ncores < local_size) {
+        return 0;
+    }
+    hwloc_bitmap_t part = hwloc_bitmap_alloc();
+    for (int c = first; c < end; c++) {
+        hwloc_bitmap_or(part, part, hwloc_get_obj_inside_cpuset_by_type(topology, set, HWLOC_OBJ_CORE, (unsigned)c)->cpuset);
+    }
+    hwloc_bitmap_and(part, part, set);
+    int bound = hwloc_set_cpubind(topology, part, HWLOC_CPUBIND_PROCESS) == 0;
+    hwloc_bitmap_free(part);
+    return bound ? end - first : 0;
+}
+
+static int choose_threads(int asked, int cores, const char **why_p)
+{
+    *why_p = "run.threads";
+    if (asked > 0) {
+        return asked;
+    }
+    *why_p = "OMP_NUM_THREADS";
+    if (env_count("OMP_NUM_THREADS") > 0) {
+        return env_count("OMP_NUM_THREADS");
+    }
+    *why_p = "SLURM_CPUS_PER_TASK";
+    if (env_count("SLURM_CPUS_PER_TASK") > 0) {
+        return env_count("SLURM_CPUS_PER_TASK");
+    }
+    *why_p       = "its share of the cores";
+    double quota = cpu_quota();
+    if (quota < (double)cores) {
+        *why_p = "its CPU quota";
+        return (int)fmax(1.0, ceil(quota - 0.05));
+    }
+    return cores;
+}
+
+shoal_status_t shoal_affinity_settle(int local_rank, int local_size, int asked, int *nthreads_p, char *text_p, size_t nbytes)
+{
+    hwloc_topology_t topology;
+    const char      *why;
+    if (hwloc_topology_init(&topology) != 0 || hwloc_topology_load(topology) != 0) {
+        shoal_error("hwloc cannot read this machine's topology");
+        return SHOAL_ERR_INTERNAL;
+    }
+    hwloc_bitmap_t set = hwloc_bitmap_alloc();
+    if (hwloc_get_cpubind(topology, set, HWLOC_CPUBIND_PROCESS) != 0) {
+        hwloc_bitmap_copy(set, hwloc_topology_get_allowed_cpuset(topology));
+    }
+    bool launcher_bound = !hwloc_bitmap_isequal(set, hwloc_topology_get_allowed_cpuset(topology));
+    int  available      = hwloc_get_nbobjs_inside_cpuset_by_type(topology, set, HWLOC_OBJ_CORE);
+    int  bound          = launcher_bound ? 0 : bind_part(topology, set, local_rank, local_size);
+    int  share          = launcher_bound ? available : available / (local_size > 0 ? local_size : 1);
+    *nthreads_p         = choose_threads(asked, bound > 0 ? bound : share > 0 ? share : 1, &why);
+    snprintf(text_p, nbytes, "%d thread%s per rank (%s)%s", *nthreads_p, *nthreads_p == 1 ? "" : "s", why,
+             bound > 0 ? ", bound to cores of its own" : launcher_bound ? ", bound by the launcher" : "");
+    hwloc_bitmap_free(set);
+    hwloc_topology_destroy(topology);
+    return SHOAL_OK;
+}

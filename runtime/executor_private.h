@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the two threads of an executor share. Ownership: everything is the calling thread's, except `cursor`, `started` and `started_ns`,
+ * which are the progress thread's. They meet in the atomics, and sleep on `changed` (the calling thread) or in the transport
+ * (the progress thread).
+ */
+#ifndef SHOAL_RUNTIME_EXECUTOR_PRIVATE_H
+#define SHOAL_RUNTIME_EXECUTOR_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "runtime/executor.h"
+
+/* A program with its addresses worked out. */
+typedef struct {
+    const shoal_program_t *program;
+    void *(*args)[SHOAL_OP_MAX_ARGS];  /* (nnodes) */
+    int32_t         *lanes[SHOAL_LANE_COUNT]; /* node indices in lane order */
+    shoal_op_times_t times;
+} shoal_bound_t;
+
+struct shoal_executor {
+    const shoal_step_t     *step;
+    shoal_executor_config_t config;
+    shoal_bound_t           bound[2]; /* training, validation */
+    shoal_comm_t           *comms[SHOAL_LANE_COUNT];
+    int64_t                 run_start_ns;
+
+    _Atomic(const shoal_bound_t *) current;
+    atomic_int                     generation; /* counts runs: the progress thread starts over when it changes */
+    atomic_int                     done[SHOAL_LANE_COUNT];
+    atomic_int                     status; /* of the progress thread */
+    atomic_bool                    quit;
+    pthread_mutex_t                lock;
+    pthread_cond_t                 changed;
+    pthread_t                      thread;
+    bool                           has_thread;
+
+    int     cursor[SHOAL_LANE_COUNT];
+    bool    started[SHOAL_LANE_COUNT];
+    int64_t started_ns[SHOAL_LANE_COUNT];
+};
+
+/* progress.c: the progress thread's body; the argument is the executor. */
+void *shoal_executor_progress(void *executor);
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Emission of whole steps: every micro-batch, then the update; recorded once to learn the order of uses, then in earnest. */
+#include "runtime/step.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "runtime/transformer.h"
+
+static void emit_step(shoal_step_t *step, shoal_program_t *program, bool train, bool recording)
+{
+    const shoal_spec_t *spec    = step->spec;
+    size_t              nmicros = spec->batch.accumulate * (train ? 1 : spec->run.eval_batches);
+    shoal_transformer_t transformer;
+
+    shoal_sharding_begin(&step->sharding, program, recording);
+    shoal_transformer_begin(&transformer, &step->model, spec, &step->sharding, spec->batch.local * nmicros * (size_t)step->nranks);
+    step->rope_table = transformer.rope_table;
+    for (size_t micro = 0; micro < nmicros; micro++) {
+        step->sharding.last_micro = micro + 1 == nmicros;
+        shoal_transformer_emit(&transformer, micro, train);
+    }
+    if (train) {
+        shoal_sharding_update(&step->sharding);
+    } else if (step->nranks > 1) {
+        shoal_op_t  op  = {.kind = SHOAL_OP_ALL_REDUCE, .dtype = SHOAL_F32, .coll = {1}};
+        shoal_ref_t ref = {step->sharding.stats, 0};
+        shoal_program_emit(program, &op, 1, &ref);
+    }
+}
+
+static shoal_status_t build_program(shoal_step_t *step, shoal_program_t *program, bool train)
+{
+    shoal_program_t recording;
+    shoal_program_init(&recording, step->model.unit_names, step->model.nunits);
+    emit_step(step, &recording, train, true);
+    bool failed = recording.out_of_memory;
+    shoal_program_free(&recording);
+
+    shoal_program_init(program, step->model.unit_names, step->model.nunits);
+    program->out_of_memory = failed;
+    emit_step(step, program, train, false);
+    return shoal_program_plan(program);
+}
+
+static shoal_coll_t coll_of(const shoal_op_t *op)
+{
+    shoal_coll_kind_t kind = op->kind == SHOAL_OP_ALL_GATHER       ? SHOAL_COLL_ALL_GATHER
+                             : op->kind == SHOAL_OP_REDUCE_SCATTER ? SHOAL_COLL_REDUCE_SCATTER
+                                                                   : SHOAL_COLL_ALL_REDUCE;
+    return (shoal_coll_t){.kind = kind, .dtype = op->dtype, .n = op->coll.n};
+}
+
+/* Raises the shared regions to what the program's largest op needs. */
+static shoal_status_t measure(shoal_step_t *step, const shoal_program_t *program, shoal_device_t *device,
+                              const shoal_transport_ops_t *transport)
+{
+    for (int32_t i = 0; i < program->nnodes; i++) {
+        const shoal_node_t *node   = &program->nodes[i];
+        size_t              nbytes = 0, *largest = &step->workspace_nbytes;
+        if (node->op.kind < SHOAL_OP_COMPUTE_COUNT) {
+            SHOAL_TRY(device->ops->workspace(device, &node->op, &nbytes));
+        } else if (node->op.kind != SHOAL_OP_FETCH) {
+            shoal_coll_t coll = coll_of(&node->op);
+            nbytes            = transport->staging_nbytes(&coll, step->nranks);
+            largest           = &step->staging_nbytes[node->lane];
+        }
+        nbytes   = (nbytes + SHOAL_BUFFER_ALIGN - 1) / SHOAL_BUFFER_ALIGN * SHOAL_BUFFER_ALIGN;
+        *largest = nbytes > *largest ? nbytes : *largest;
+    }
+    return SHOAL_OK;
+}
+
+static void lay_out(shoal_step_t *step)
+{
+    const shoal_program_t *larger = step->has_eval && step->eval.arena_nbytes > step->train.arena_nbytes ? &step->eval : &step->train;
+    memcpy(step->memory_nbytes, larger->memory_nbytes, sizeof(step->memory_nbytes));
+    step->slack_nbytes     = larger->arena_slack_nbytes;
+    step->arena_offset     = step->train.state_nbytes;
+    step->workspace_offset = step->arena_offset + larger->arena_nbytes;
+    size_t end             = step->workspace_offset + step->workspace_nbytes;
+    for (int lane = 0; lane < SHOAL_LANE_COUNT; lane++) {
+        step->staging_offset[lane] = end;
+        end += step->staging_nbytes[lane];
+    }
+    step->memory_nbytes[SHOAL_MEMORY_WORKSPACE] += end - step->workspace_offset;
+    step->total_nbytes = end;
+}
+
+shoal_status_t shoal_step_create(const shoal_spec_t *spec, int nranks, int rank, shoal_device_t *device,
+                                 const shoal_transport_ops_t *transport, shoal_step_t *step_p)
+{
+    memset(step_p, 0, sizeof(*step_p));
+    step_p->spec     = spec;
+    step_p->nranks   = nranks;
+    step_p->rank     = rank;
+    step_p->has_eval = spec->run.eval_every > 0 && spec->data.valid[0] != '\0';
+    shoal_status_t status = shoal_model_create(&spec->model, &step_p->model);
+    if (status == SHOAL_OK) {
+        status = shoal_sharding_create(&step_p->model, spec, nranks, rank, &step_p->sharding);
+    }
+    /* Validation first: the sharding then describes the training program's state, which the trainer asks it for. */
+    if (status == SHOAL_OK && step_p->has_eval) {
+        status = build_program(step_p, &step_p->eval, false);
+    }
+    if (status == SHOAL_OK) {
+        status = build_program(step_p, &step_p->train, true);
+    }
+    if (status == SHOAL_OK && step_p->has_eval) {
+        status = measure(step_p, &step_p->eval, device, transport);
+    }
+    if (status == SHOAL_OK) {
+        status = measure(step_p, &step_p->train, device, transport);
+    }
+    if (status == SHOAL_OK && step_p->has_eval && step_p->eval.state_nbytes != step_p->train.state_nbytes) {
+        shoal_error("the validation program's state differs from the training program's");
+        status = SHOAL_ERR_INTERNAL;
+    }
+    if (status != SHOAL_OK) {
+        shoal_step_destroy(step_p);
+        return status;
+    }
+    lay_out(step_p);
+    return SHOAL_OK;
+}
+
+void shoal_step_destroy(shoal_step_t *step)
+{
+    shoal_program_free(&step->train);
+    shoal_program_free(&step->eval);
+    shoal_sharding_destroy(&step->sharding);
+    shoal_model_destroy(&step->model);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A rank's plan: the training program, the validation program where there is one, and the one region of memory that serves both.
+ * `plan` prints it, `train` executes it; both get it from here, so they cannot disagree.
+ *
+ *     region   [ state | arena | kernel workspace | gather staging | reduce staging ]
+ */
+#ifndef SHOAL_RUNTIME_STEP_H
+#define SHOAL_RUNTIME_STEP_H
+
+#include "collectives/transport.h"
+#include "kernels/device.h"
+#include "runtime/sharding.h"
+
+typedef struct {
+    const shoal_spec_t *spec;
+    int                 nranks, rank;
+    shoal_model_t       model;
+    shoal_sharding_t    sharding; /* buffer ids of the state, the same in both programs */
+    shoal_program_t     train, eval;
+    bool                has_eval;
+    shoal_buffer_id_t   rope_table;
+    size_t              arena_offset, workspace_offset, staging_offset[SHOAL_LANE_COUNT]; /* in the region */
+    size_t              workspace_nbytes, staging_nbytes[SHOAL_LANE_COUNT];
+    size_t              total_nbytes;
+    size_t              memory_nbytes[SHOAL_MEMORY_COUNT]; /* by category; with the slack they add up to total_nbytes */
+    size_t              slack_nbytes;
+} shoal_step_t;
+
+/*
+ * Emits and plans. The device is asked for workspace sizes, the transport for staging sizes; neither is otherwise touched.
+ * Destroy with shoal_step_destroy. The step holds pointers into itself: it must not be moved.
+ */
+shoal_status_t shoal_step_create(const shoal_spec_t *spec, int nranks, int rank, shoal_device_t *device,
+                                 const shoal_transport_ops_t *transport, shoal_step_t *step_p);
+void           shoal_step_destroy(shoal_step_t *step);
+
+#endif

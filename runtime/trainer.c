@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Assembling a rank and running its steps; what is particular to a device or a transport stays behind their tables. */
+#include "runtime/trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "runtime/affinity.h"
+#include "runtime/optim.h"
+#include "runtime/transformer.h"
+
+shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t status)
+{
+    int  mine = (int)status, worst = (int)status;
+    int *all = malloc((size_t)peers->size * sizeof(*all));
+    if (all == NULL || peers->exchange(peers->context, &mine, sizeof(mine), all) != SHOAL_OK) {
+        free(all);
+        return status != SHOAL_OK ? status : SHOAL_ERR_PEER;
+    }
+    for (int r = 0; r < peers->size; r++) {
+        worst = worst == SHOAL_OK ? all[r] : worst;
+    }
+    free(all);
+    return (shoal_status_t)worst;
+}
+
+static shoal_status_t fetch(void *context, const shoal_op_t *op, int32_t *tokens_p, int32_t *targets_p)
+{
+    const shoal_trainer_t    *trainer = context;
+    const shoal_batch_spec_t *batch   = &trainer->spec->batch;
+    size_t                    T       = trainer->spec->model.seq;
+    size_t                    ranks   = (size_t)trainer->peers.size;
+    uint64_t first = trainer->fetch_first + (op->fetch.micro * ranks + (size_t)trainer->peers.rank) * batch->local;
+    for (size_t b = 0; b < batch->local; b++) {
+        SHOAL_TRY(shoal_data_sample(trainer->fetch_data, first + b, tokens_p + b * T, targets_p + b * T));
+    }
+    return SHOAL_OK;
+}
+
+static shoal_status_t check_fit(const shoal_trainer_t *trainer)
+{
+    const shoal_spec_t *spec      = trainer->spec;
+    double              available = spec->run.memory_gib * 0x1p30;
+    if (available <= 0.0) {
+        available = (double)trainer->device_info.memory_nbytes / trainer->bootstrap->local_size;
+    }
+    if ((double)trainer->step.total_nbytes > available) {
+        if (trainer->peers.rank == 0) {
+            shoal_error("the plan does not fit: a rank needs %zu bytes (%.2f GiB), %.0f bytes (%.2f GiB) are available; see `shoal plan`",
+                        trainer->step.total_nbytes, (double)trainer->step.total_nbytes * 0x1p-30, available, available * 0x1p-30);
+        }
+        return SHOAL_ERR_PLAN;
+    }
+    return SHOAL_OK;
+}
+
+static shoal_status_t open_data(shoal_trainer_t *trainer)
+{
+    const shoal_spec_t *spec = trainer->spec;
+    SHOAL_TRY(shoal_data_open(spec->data.train, spec->model.seq, spec->model.vocab, spec->data.order, spec->run.seed, &trainer->train_data));
+    if (trainer->step.has_eval) {
+        SHOAL_TRY(shoal_data_open(spec->data.valid, spec->model.seq, spec->model.vocab, SHOAL_ORDER_SEQUENTIAL, spec->run.seed,
+                                  &trainer->valid_data));
+    }
+    return SHOAL_OK;
+}
+
+/* What a rank can do without its peers. */
+static shoal_status_t assemble(shoal_trainer_t *trainer)
+{
+    const shoal_spec_t *spec = trainer->spec;
+    int                 local_rank = trainer->bootstrap->local_rank, local_size = trainer->bootstrap->local_size;
+    SHOAL_TRY(shoal_affinity_settle(local_rank, local_size, (int)spec->run.threads, &trainer->nthreads, trainer->affinity,
+                                    sizeof(trainer->affinity)));
+    shoal_device_config_t config = {.local_rank = local_rank, .nthreads = trainer->nthreads, .variant = spec->run.variant};
+    SHOAL_TRY(shoal_device_open(spec->run.device, &config, &trainer->device));
+    trainer->device->ops->info(trainer->device, &trainer->device_info);
+    SHOAL_TRY(shoal_transport_find(spec->parallel.transport, trainer->peers.size, &trainer->transport_ops));
+    SHOAL_TRY(shoal_step_create(spec, trainer->peers.size, trainer->peers.rank, trainer->device, trainer->transport_ops, &trainer->step));
+    SHOAL_TRY(open_data(trainer));
+    SHOAL_TRY(check_fit(trainer));
+    void *region;
+    SHOAL_TRY(trainer->device->ops->alloc(trainer->device, trainer->step.total_nbytes, &region));
+    trainer->region      = region;
+    trainer->used_nbytes = trainer->step.total_nbytes;
+    return SHOAL_OK;
+}
+
+/* The address of a state buffer. */
+static void *state(const shoal_trainer_t *trainer, shoal_buffer_id_t id)
+{
+    return trainer->region + trainer->step.train.buffers[id].offset;
+}
+
+static void to_bf16(const float *values, size_t n, shoal_bf16_t *out_p)
+{
+    for (size_t i = 0; i < n; i++) {
+        out_p[i] = shoal_f32_to_bf16(values[i]);
+    }
+}
+
+enum { INIT_CHUNK = 1 << 16 };
+
+/* Initial values of elements first .. first + n - 1 of the rank's shard of a unit, with their copy and zeroed optimizer state. */
+static shoal_status_t init_chunk(shoal_trainer_t *trainer, int unit, size_t first, size_t n)
+{
+    static const float        zeros[INIT_CHUNK];
+    const shoal_unit_state_t *unit_state = &trainer->step.sharding.units[unit];
+    shoal_device_t           *device     = trainer->device;
+    bool  whole  = trainer->peers.size == 1 || trainer->spec->parallel.shard == SHOAL_SHARD_NONE;
+    size_t base  = whole ? 0 : unit_state->shard_nelem * (size_t)trainer->peers.rank;
+    float *values = malloc(n * (sizeof(float) + sizeof(shoal_bf16_t)));
+    if (values == NULL) {
+        shoal_error("no memory for initial values");
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    shoal_bf16_t *copy = (shoal_bf16_t *)(values + n);
+    shoal_unit_init(&trainer->step.model.units[unit], trainer->spec->run.seed, base + first, n, values);
+    shoal_status_t status =
+        device->ops->upload(device, (float *)state(trainer, unit_state->master) + first, values, n * sizeof(float));
+    if (status == SHOAL_OK && unit_state->copy >= 0) {
+        to_bf16(values, n, copy);
+        status = device->ops->upload(device, (shoal_bf16_t *)state(trainer, unit_state->copy) + first, copy, n * sizeof(*copy));
+    }
+    for (int s = 0; s < 3 && status == SHOAL_OK && unit_state->state[s] >= 0; s++) {
+        status = device->ops->upload(device, (float *)state(trainer, unit_state->state[s]) + first, zeros, n * sizeof(float));
+    }
+    free(values);
+    return status;
+}
+
+static shoal_status_t init_unit(shoal_trainer_t *trainer, int unit)
+{
+    size_t         total  = trainer->step.sharding.units[unit].shard_nelem;
+    shoal_status_t status = SHOAL_OK;
+#pragma omp parallel for num_threads(trainer->nthreads) schedule(dynamic)
+    for (size_t first = 0; first < total; first += INIT_CHUNK) {
+        size_t         n    = total - first < INIT_CHUNK ? total - first : INIT_CHUNK;
+        shoal_status_t mine = init_chunk(trainer, unit, first, n);
+        if (mine != SHOAL_OK) {
+#pragma omp critical
+            status = mine;
+        }
+    }
+    return status;
+}
+
+static shoal_status_t init_rope(shoal_trainer_t *trainer)
+{
+    const shoal_model_spec_t *model  = &trainer->spec->model;
+    size_t                    nbytes = model->seq * model->head_dim * sizeof(float);
+    if (trainer->step.rope_table < 0) {
+        return SHOAL_OK;
+    }
+    float *table = malloc(nbytes);
+    if (table == NULL) {
+        shoal_error("no memory for the rotary table");
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    shoal_transformer_rope_table(model, table);
+    shoal_status_t status = trainer->device->ops->upload(trainer->device, state(trainer, trainer->step.rope_table), table, nbytes);
+    free(table);
+    return status;
+}
+
+static shoal_status_t init_state(shoal_trainer_t *trainer)
+{
+    for (int u = 0; u < trainer->step.model.nunits; u++) {
+        SHOAL_TRY(init_unit(trainer, u));
+    }
+    return init_rope(trainer);
+}
+
+static shoal_status_t connect(shoal_trainer_t *trainer)
+{
+    SHOAL_TRY(trainer->transport_ops->open(&trainer->peers, &trainer->transport));
+    shoal_executor_config_t config = {
+        .device        = trainer->device,
+        .transport     = trainer->transport,
+        .hosts         = (const char (*)[64])trainer->bootstrap->hosts,
+        .region        = trainer->region,
+        .timeout_s     = trainer->spec->run.timeout_s,
+        .fetch         = fetch,
+        .fetch_context = trainer,
+    };
+    return shoal_executor_create(&trainer->step, &config, &trainer->executor);
+}
+
+shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t *bootstrap, shoal_trainer_t *trainer_p)
+{
+    memset(trainer_p, 0, sizeof(*trainer_p));
+    trainer_p->spec      = spec;
+    trainer_p->bootstrap = bootstrap;
+    trainer_p->peers     = shoal_bootstrap_peers(bootstrap);
+    shoal_status_t status = assemble(trainer_p);
+    SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
+    status = init_state(trainer_p);
+    if (status == SHOAL_OK) {
+        status = connect(trainer_p);
+    }
+    return shoal_trainer_agree(&trainer_p->peers, status);
+}
+
+void shoal_trainer_destroy(shoal_trainer_t *trainer)
+{
+    shoal_executor_destroy(trainer->executor);
+    if (trainer->transport != NULL) {
+        trainer->transport_ops->close(trainer->transport);
+    }
+    if (trainer->region != NULL) {
+        trainer->device->ops->free(trainer->device, trainer->region, trainer->step.total_nbytes);
+    }
+    shoal_data_close(trainer->train_data);
+    shoal_data_close(trainer->valid_data);
+    shoal_step_destroy(&trainer->step);
+    if (trainer->device != NULL) {
+        trainer->device->ops->close(trainer->device);
+    }
+    memset(trainer, 0, sizeof(*trainer));
+}
+
+static shoal_status_t upload_scalars(shoal_trainer_t *trainer, size_t t, double *lr_p)
+{
+    float scalars[SHOAL_SCALAR_COUNT] = {0}, stats[SHOAL_STATS_COUNT] = {0};
+    shoal_optim_scalars(&trainer->spec->optim, t, trainer->spec->run.steps, scalars);
+    stats[SHOAL_STATS_STOP] = trainer->stop ? 1.0f : 0.0f;
+    *lr_p                   = scalars[SHOAL_SCALAR_LR];
+    const shoal_sharding_t *sharding = &trainer->step.sharding;
+    SHOAL_TRY(trainer->device->ops->upload(trainer->device, state(trainer, sharding->scalars), scalars, sizeof(scalars)));
+    return trainer->device->ops->upload(trainer->device, state(trainer, sharding->stats), stats, sizeof(stats));
+}
+
+static void fill_record(const shoal_trainer_t *trainer, size_t t, const shoal_times_t *times, const float *stats, double lr,
+                        shoal_step_record_t *record_p)
+{
+    const shoal_batch_spec_t *batch = &trainer->spec->batch;
+    *record_p                       = (shoal_step_record_t){
+                              .step              = t,
+                              .loss              = stats[SHOAL_STATS_LOSS],
+                              .tokens            = batch->local * batch->accumulate * trainer->spec->model.seq,
+                              .step_ms           = times->total,
+                              .compute_ms        = times->busy[SHOAL_LANE_COMPUTE],
+                              .exposed_gather_ms = times->exposed[SHOAL_LANE_GATHER],
+                              .exposed_reduce_ms = times->exposed[SHOAL_LANE_REDUCE],
+                              .gather_ms         = times->busy[SHOAL_LANE_GATHER],
+                              .reduce_ms         = times->busy[SHOAL_LANE_REDUCE],
+                              .data_ms           = times->busy[SHOAL_LANE_HOST],
+                              .optimizer_ms      = times->optimizer,
+                              .grad_norm         = sqrt((double)stats[SHOAL_STATS_GNORM_SQ]),
+                              .lr                = lr,
+    };
+}
+
+shoal_status_t shoal_trainer_step(shoal_trainer_t *trainer, size_t t, shoal_step_record_t *record_p, bool *stopped_p)
+{
+    float         stats[SHOAL_STATS_COUNT];
+    double        lr;
+    shoal_times_t times;
+    trainer->fetch_data  = trainer->train_data;
+    trainer->fetch_first = (uint64_t)(t - 1) * trainer->spec->batch.global;
+    SHOAL_TRY(upload_scalars(trainer, t, &lr));
+    SHOAL_TRY(shoal_executor_run(trainer->executor, &trainer->step.train, &times));
+    SHOAL_TRY(trainer->device->ops->download(trainer->device, stats, state(trainer, trainer->step.sharding.stats), sizeof(stats)));
+    fill_record(trainer, t, &times, stats, lr, record_p);
+    *stopped_p = stats[SHOAL_STATS_STOP] > 0.0f;
+    return SHOAL_OK;
+}
+
+shoal_status_t shoal_trainer_eval(shoal_trainer_t *trainer, double *loss_p)
+{
+    float         loss;
+    shoal_times_t times;
+    trainer->fetch_data  = trainer->valid_data;
+    trainer->fetch_first = 0;
+    SHOAL_TRY(shoal_executor_run(trainer->executor, &trainer->step.eval, &times));
+    SHOAL_TRY(trainer->device->ops->download(trainer->device, &loss, state(trainer, trainer->step.sharding.stats), sizeof(loss)));
+    *loss_p = loss;
+    return SHOAL_OK;
+}

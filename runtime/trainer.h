@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * One rank of a run, assembled: device, transport, plan, memory, initial state, data, executor. Creation and every call are
+ * collective over the ranks. Creation agrees on errors: when any rank fails, all ranks return an error (the same exit code),
+ * so nobody waits for a rank that is gone.
+ */
+#ifndef SHOAL_RUNTIME_TRAINER_H
+#define SHOAL_RUNTIME_TRAINER_H
+
+#include "runtime/bootstrap.h"
+#include "runtime/data.h"
+#include "runtime/executor.h"
+#include "runtime/record.h"
+
+typedef struct {
+    const shoal_spec_t          *spec;
+    shoal_bootstrap_t           *bootstrap;
+    shoal_peers_t                peers;
+    shoal_device_t              *device;
+    shoal_device_info_t          device_info;
+    const shoal_transport_ops_t *transport_ops;
+    shoal_transport_t           *transport;
+    shoal_data_t                *train_data, *valid_data;
+    shoal_step_t                 step;
+    shoal_executor_t            *executor;
+    char                        *region;
+    size_t                       used_nbytes; /* allocated on the device: what the plan must equal */
+    int                          nthreads;
+    char                         affinity[128]; /* for people */
+    bool                         stop;   /* this rank was asked to stop; set by the caller before a step */
+    /* What the fetch callback reads. */
+    const shoal_data_t *fetch_data;
+    uint64_t            fetch_first; /* global index of the step's first sample */
+} shoal_trainer_t;
+
+/* The trainer holds pointers into itself: it must not be moved. Destroy also after a failed creation. */
+shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t *bootstrap, shoal_trainer_t *trainer_p);
+void           shoal_trainer_destroy(shoal_trainer_t *trainer);
+
+/* Optimizer step t, from 1. *stopped_p: some rank's `stop` was set before the step, so all ranks end after it. */
+shoal_status_t shoal_trainer_step(shoal_trainer_t *trainer, size_t t, shoal_step_record_t *record_p, bool *stopped_p);
+
+/* Mean loss over the first run.eval_batches global batches of the validation file. */
+shoal_status_t shoal_trainer_eval(shoal_trainer_t *trainer, double *loss_p);
+
+/* The worst status over the ranks: every rank passes its own and gets the same answer. */
+shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t status);
+
+#endif
