@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Trains the same model with shoal and with PyTorch on this machine, in turns, and compares tokens per second.
+
+    python bench/train_vs_torch.py --shoal PATH [--sizes small medium] [--ranks 1 2 4] [--rounds 4] [--out FILE]
+
+For every size, number of ranks and way to shard, PyTorch's candidates (precision x eager or compiled) first run once each
+and the fastest of them plays; so does shoal's fastest precision. Then the two take turns, A B A B, so that whatever else the
+machine does falls on both. A round's value is the median over its steps; a table gives the median over rounds, the
+lowest and highest round, and the ratio. --out takes every round as one JSON line.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+SIZES = {  # heads, layers, vocabulary, sequence, sequences per rank; the width is 64 heads
+    "tiny": (2, 2, 256, 128, 8),
+    "small": (4, 6, 8192, 256, 8),
+    "medium": (8, 6, 8192, 256, 8),
+    "wide-head": (4, 6, 50304, 256, 8),
+}
+SHARDS = {"full": "fsdp2", "grad": "zero2", "none": "ddp"}  # shoal's name and torch_train.py's
+# By default glibc gives every large buffer back to the kernel and faults it in again, which slows PyTorch on a CPU. Its users
+# know the remedy, so it gets it.
+TORCH_ENV = {"MALLOC_TRIM_THRESHOLD_": str(1 << 34), "MALLOC_MMAP_THRESHOLD_": str(1 << 34)}
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shoal", type=pathlib.Path, help="the binary; without it only PyTorch runs")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small", "medium"])
+    parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2, 4])
+    parser.add_argument("--shards", nargs="+", choices=SHARDS, default=["full"], help="on several ranks")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds for one run")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that has torch")
+    parser.add_argument("--out", type=pathlib.Path)
+    return parser.parse_args()
+
+
+class Contender:
+    """One way to train: run() gives {"tokens_per_s": ..., "step_ms": ..., ...}, or None when it does not work here."""
+
+    def __init__(self, args, size, ranks, work):
+        self.args, self.ranks, self.work = args, ranks, work
+        heads, layers, vocab, seq, local = SIZES[size]
+        self.keys = [f"model.heads={heads}", f"model.layers={layers}", f"model.vocab={vocab}", f"model.seq={seq}",
+                     f"batch.local={local}", "optim.name=adamw", "optim.lr=0.001", "optim.wd=0.1",
+                     "optim.schedule=constant", "optim.warmup=10", "data.order=sequential"]
+
+    def call(self, command, env=None):
+        try:
+            done = subprocess.run(command, env={**os.environ, **(env or {})}, capture_output=True, text=True,
+                                  timeout=self.args.timeout)
+        except subprocess.TimeoutExpired:
+            print(f"  {self.label}: no end after {self.args.timeout} s", file=sys.stderr)
+            return None
+        if done.returncode != 0:
+            print(f"  {self.label}: exit {done.returncode}: {done.stderr.strip()[-400:]}", file=sys.stderr)
+            return None
+        return done.stdout
+
+
+class Torch(Contender):
+    def __init__(self, args, size, ranks, work, precision, compiled, shard):
+        super().__init__(args, size, ranks, work)
+        self.precision, self.options = precision, ["--precision", precision, "--shard", SHARDS[shard]]
+        self.options += ["--compile"] if compiled else []
+        self.label = " ".join(["torch", precision, "compiled" if compiled else "eager"])
+
+    def run(self):
+        out = self.call([self.args.python, HERE / "torch_train.py", "--ranks", str(self.ranks), "--tokens",
+                         self.work / "tokens.bin", "--warmup", str(self.args.warmup), "--steps", str(self.args.steps),
+                         *self.options, *self.keys], TORCH_ENV)
+        lines = [line for line in (out or "").splitlines() if line.startswith("{")]
+        return json.loads(lines[-1]) if lines else None
+
+
+class Shoal(Contender):
+    def __init__(self, args, size, ranks, work, precision, shard):
+        super().__init__(args, size, ranks, work)
+        self.precision, self.shard = precision, shard
+        self.label = f"shoal {precision}"
+
+    def run(self):
+        """Rank files rather than the summary, so that both sides discard the same warm-up and time steps the same way."""
+        directory = self.work / "run"
+        shutil.rmtree(directory, ignore_errors=True)
+        steps = self.args.warmup + self.args.steps
+        config = self.work / "bench.conf"
+        config.write_text("")  # every key is on the command line
+        if self.call([self.args.shoal, "train", "-n", str(self.ranks), config, *self.keys, f"run.steps={steps}",
+                      f"run.dir={directory}", "run.device=cpu", f"data.train={self.work / 'tokens.bin'}",
+                      f"parallel.shard={self.shard}", f"precision.compute={self.precision}",
+                      f"precision.gather={self.precision}", "precision.reduce=fp32"]) is None:
+            return None
+        ranks = [[json.loads(line) for line in path.read_text().splitlines()][self.args.warmup:]
+                 for path in sorted(directory.glob("rank-*.jsonl"))]
+        times = [max(line["step_ms"] for line in step) for step in zip(*ranks)]  # the slowest rank ends a step
+        tokens = sum(rank[0]["tokens"] for rank in ranks)
+        median = statistics.median(times)
+        return {"impl": "shoal", "ranks": self.ranks, "precision": self.precision, "loss": ranks[0][-1]["loss"],
+                "step_ms": median, "step_ms_min": min(times), "step_ms_max": max(times),
+                "tokens_per_s": 1e3 * tokens / median}
+
+
+def fastest(contenders, note):
+    """Runs each once and returns the best of those that work."""
+    best, speed = None, 0.0
+    for contender in contenders:
+        result = contender.run()
+        note(contender, "trial", result)
+        print(f"  trial {contender.label:22} {result['tokens_per_s'] if result else 0:10.0f} tokens/s", flush=True)
+        if result and result["tokens_per_s"] > speed:
+            best, speed = contender, result["tokens_per_s"]
+    return best
+
+
+def compare(args, size, ranks, shard, work, note):
+    where = f"{size:10} {ranks} ranks {shard if ranks > 1 else '':5}"
+    print(where, flush=True)
+    compiled = [False] if args.no_compile else [False, True]
+    torch = fastest([Torch(args, size, ranks, work, p, c, shard) for c in compiled for p in args.precisions], note)
+    shoal = fastest([Shoal(args, size, ranks, work, p, shard) for p in args.precisions], note) if args.shoal else None
+    players = [p for p in (shoal, torch) if p]
+    speeds = {p.label: [] for p in players}
+    for round_number in range(args.rounds):
+        for player in players:
+            result = player.run()
+            note(player, round_number, result)
+            if result:
+                speeds[player.label].append(result["tokens_per_s"])
+    medians = []
+    for label, values in speeds.items():
+        if values:
+            medians.append(statistics.median(values))
+            print(f"{where} {label:22} {medians[-1]:10.0f} tokens/s  ({min(values):.0f} .. {max(values):.0f})")
+    if len(medians) == 2:
+        print(f"{where} ratio shoal / torch {medians[0] / medians[1]:.2f}", flush=True)
+
+
+def main():
+    args = parse_args()
+    if args.shoal:
+        args.shoal = args.shoal.resolve()
+    out = args.out.open("a") if args.out else None
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        # Two OpenMP threads that share a core wait for each other at every loop: such a ratio can be off tenfold.
+        print(f"warning: the machine is busy (load {busy:.1f}): the figures will say little", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as name:
+        work = pathlib.Path(name)
+        for size in args.sizes:
+            np.random.default_rng(0).integers(0, SIZES[size][2], 1 << 20).astype("<u2").tofile(work / "tokens.bin")
+            for ranks, shard in ((r, s) for r in args.ranks for s in (args.shards if r > 1 else ["full"])):
+                def note(contender, round_name, result):
+                    if out:
+                        print(json.dumps({"size": size, "ranks": ranks, "shard": shard, "contender": contender.label,
+                                          "round": round_name, "load": os.getloadavg()[0], "result": result}),
+                              file=out, flush=True)
+                compare(args, size, ranks, shard, work, note)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# What the command line refuses: each mistake ends with its documented exit code and a message that names the culprit. And
+# what it must not leave behind: a token file that is not complete.
+set -eu
+
+shoal=${SHOAL:-./shoal}
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+cd "$directory"
+failures=0
+
+# expect CODE TEXT ARGUMENT...: runs shoal with the arguments; TEXT, unless empty, must be in what it prints on standard
+# error.
+expect() {
+    code=$1 text=$2
+    shift 2
+    got=0
+    "$shoal" "$@" >out 2>err </dev/null || got=$?
+    if [ "$got" != "$code" ]; then
+        echo "shoal $*: exit code $got, not $code"
+        cat err
+        failures=$((failures + 1))
+    elif [ -n "$text" ] && ! grep -qF -- "$text" err; then
+        echo "shoal $*: the message does not contain: $text"
+        cat err
+        failures=$((failures + 1))
+    fi
+}
+
+# True when the last command ended with code 6 and a message that matches.
+said() {
+    [ "$got" = 6 ] && grep -q "$1" err
+}
+
+# True when exactly N files of tokenize are here, under final or temporary names.
+left() {
+    [ "$(find . -name 'p.*' | wc -l)" -eq "$1" ]
+}
+
+size_is() {
+    [ "$(wc -c <"$1")" -eq "$2" ]
+}
+
+fail() {
+    echo "$*"
+    failures=$((failures + 1))
+}
+
+# The program itself.
+expect 2 'no command given'
+expect 2 'unknown command trian; did you mean train?' trian
+expect 2 'unknown command --keys; did you mean' --keys
+[ "$("$shoal" --version)" = "shoal $("$shoal" --version | sed 's/^shoal //')" ] || fail 'shoal --version is not one line'
+"$shoal" --help | grep -q '^Usage: shoal COMMAND' || fail 'shoal --help has no usage line'
+for command in $("$shoal" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
+    "$shoal" "$command" --help >help 2>err || fail "shoal $command --help fails: $(cat err)"
+    grep -q "^Usage: shoal $command" help || fail "shoal $command --help has no usage line"
+done
+if [ -w /dev/full ]; then
+    got=0
+    "$shoal" info --keys >/dev/full 2>err || got=$?
+    said 'standard output' || fail "a full standard output gives $got: $(cat err)"
+fi
+SHOAL_LGO=trace "$shoal" info --keys 2>err >out
+grep -q 'SHOAL_LGO' err || fail 'no warning about a variable that nothing reads'
+SHOAL_LOG=warn "$shoal" info --keys 2>err >out
+if grep -q 'SHOAL_LOG' err; then fail 'a warning about a variable that is read'; fi
+
+# Configuration: through info, which reads it as every command does.
+printf 'model = { heads = 4; };\nrun = {\n step = 5; };\n' >key.conf
+printf 'model = { heads = "many"; };\n' >type.conf
+printf 'model = { heads = 4; }\nrun = { steps = ; };\n' >syntax.conf
+printf 'model = { heads = 4; };\nparallel = { tp = 2; };\n' >tp.conf
+printf 'model = { heads = 4; };\n' >good.conf
+expect 2 'missing.conf: No such file' info missing.conf
+expect 2 '.: not a regular file' info .
+expect 2 'key.conf:3: unknown key run.step; did you mean run.steps?' info key.conf
+expect 2 'type.conf:1: model.heads = "many": expects a whole number' info type.conf
+expect 2 'syntax.conf:2: syntax error' info syntax.conf
+expect 2 'tp.conf:2: parallel.tp = 2: tensor-parallel groups are not in this version' info tp.conf
+expect 2 "'run.stesp=3': unknown key run.stesp; did you mean run.steps?" info good.conf run.stesp=3
+expect 2 "'study.nodes=1,two': study.nodes = \"two\"" info good.conf study.nodes=1,two
+expect 2 'batch.global = 30' info -n 4 good.conf batch.global=30
+expect 2 '--ranks 0: expects' info -n 0 good.conf
+expect 2 'option --kyes: unknown' info --kyes
+expect 0 '' info -n 4 good.conf batch.global=64
+grep -Eq '^batch.accumulate +2 +# derived$' out || fail 'info does not show a derived value with its source'
+grep -Eq '^model.heads +4 +# good.conf:1$' out || fail 'info does not show the line of a value'
+
+# Token files.
+printf 'hello, shoal' >text
+printf 'odd' >odd.bin
+printf 'x' >one
+: >empty
+expect 2 'action missing: expects tokenize or info' data
+expect 2 'action tokenise: expects tokenize or info' data tokenise
+expect 2 'no input FILE' data tokenize -o p
+expect 2 'no output: -o PREFIX' data tokenize text
+expect 2 'option -o: expects a value' data tokenize text -o
+expect 2 'option --shuffle: expects one of those' data tokenize --shuffle text
+expect 2 '--valid 1.5: expects' data tokenize --valid 1.5 -o p text
+expect 2 '--valid x: expects' data tokenize --valid x -o p text
+expect 2 '--valid 12: the input has only 12 tokens' data tokenize --valid 12 -o p text
+expect 2 '--vocab 0: expects' data info --vocab 0 odd.bin
+expect 6 'nowhere: offset 0: No such file' data tokenize -o p text nowhere
+expect 6 'the input is empty' data tokenize -o p empty
+expect 6 'no/such/p.train.bin: offset 0: No such file' data tokenize -o no/such/p text
+expect 6 '.: offset 0: Is a directory' data tokenize -o p .
+left 0 || fail "a failed tokenize left something behind: $(ls)"
+expect 0 '' data tokenize --valid 2 -o p text
+size_is p.train.bin 20 || fail 'tokenize wrote a training file of a wrong size'
+size_is p.valid.bin 4 || fail 'tokenize wrote a validation file of a wrong size'
+left 2 || fail "tokenize left something behind: $(ls)"
+"$shoal" data info p.train.bin | grep -q 'tokens  10$' || fail 'data info does not count 10 tokens'
+printf 'from a pipe' | "$shoal" data tokenize --valid 0.5 -o pipe - >out
+grep -q 'pipe.valid.bin: 5 tokens' out || fail 'tokenize does not read standard input'
+expect 6 'nosuch.bin: No such file' data info nosuch.bin
+expect 6 'odd.bin: offset 2: half a token' data info odd.bin
+expect 6 'p.train.bin: offset 0: token id 104 in a vocabulary of 104' data info p.train.bin --vocab 104
+expect 2 'expects one FILE' data info
+
+# A full disk: the limit on file sizes fails in the same call, at the same place.
+cp p.train.bin before
+head -c 100000 /dev/zero >zeros
+got=0
+(trap '' XFSZ; ulimit -f 8; exec "$shoal" data tokenize -o p zeros) >out 2>err || got=$?
+said 'p.train.bin: offset [1-9]' || fail "a full disk gives $got: $(cat err)"
+cmp -s p.train.bin before || fail 'a full disk destroyed the file that was there'
+left 2 || fail "a full disk left something behind: $(ls)"
+
+[ "$failures" = 0 ] || exit 1
+echo 'every mistake is named'

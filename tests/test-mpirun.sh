@@ -1,0 +1,32 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# Ranks that mpirun starts: they find each other through PMIx, the collectives of the mpi and the ucx transport are exact, and ranks that
+# were started without a way to find each other are refused.
+set -eu
+
+skip() {
+    echo "test-mpirun: skipped: $*"
+    exit 77
+}
+
+command -v mpirun >/dev/null || skip "no mpirun"
+"$SHOAL" info 2>/dev/null | grep -Eq '^ +mpi( |$)' || skip "this build has no MPI"
+test -x "$SHOAL_BUILDDIR/tests/test_collectives" || skip "the tests of the collectives are not built"
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 SHOAL_TEST_LAUNCHED=1
+mpirun -n 2 true || skip "mpirun does not run here"
+
+for transport in mpi ucx; do
+    if ! "$SHOAL" info 2>/dev/null | grep -Eq "^ +$transport( |\$)"; then
+        continue
+    fi
+    echo "test-mpirun: $transport"
+    SHOAL_TEST_TRANSPORT=$transport mpirun -n 4 "$SHOAL_BUILDDIR/tests/test_collectives"
+done
+
+echo "test-mpirun: ranks without PMIx"
+if mpirun -n 2 env -u PMIX_NAMESPACE -u OMPI_COMM_WORLD_SIZE PMI_SIZE=2 "$SHOAL" bench --max 8K --no-check 2>/dev/null; then
+    echo "two worlds of one were taken for a world of two"
+    exit 1
+fi

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Training runs for tests: forks the ranks, each trains in memory without records, and the parent reads what rank 0 saw from a shared
+ * page. The parent itself never computes, so no OpenMP team is alive when it forks.
+ */
+#ifndef SHOAL_TESTS_TRAIN_RUN_H
+#define SHOAL_TESTS_TRAIN_RUN_H
+
+#include <stddef.h>
+
+enum { TRAIN_RUN_MAX_STEPS = 16, TRAIN_RUN_MAX_WORDS = 48 };
+
+typedef struct {
+    size_t nsteps;
+    double losses[TRAIN_RUN_MAX_STEPS], grad_norms[TRAIN_RUN_MAX_STEPS];
+    double valid_loss;                        /* after the last step; NaN without validation */
+    size_t plan_nbytes, used_nbytes;
+    size_t heap_growth_nbytes;                /* from the end of step 2 to the end */
+    size_t nops;
+} train_run_t;
+
+/* Words are group.key=value; NULL ends the list. Returns the job's exit code. */
+int train_run(int nranks, const char *const *words, train_run_t *run_p);
+
+/* As above with words from a printf format, separated by blanks, after those of `base`. */
+int train_run_with(int nranks, const char *const *base, train_run_t *run_p, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Largest relative difference of losses; NaN counts as infinite, and so does a different number of steps. */
+double train_run_distance(const train_run_t *a, const train_run_t *b);
+
+#endif
