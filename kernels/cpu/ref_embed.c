@@ -50,7 +50,7 @@ static void sort_tokens(const int32_t *tokens, size_t N, size_t V, const embed_b
     uint32_t end = 0;
     for (size_t v = 0; v <= V; v++) {
         end += work->start[v];
-        work->start[v] = end; /* the end for now: the pass below walks it back to the start */
+        work->start[v] = end; /* the pass below walks it back to the start */
     }
     for (size_t n = N; n-- > 0;) {
         work->order[--work->start[tokens[n]]] = (uint32_t)n;
