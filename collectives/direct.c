@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Collectives among mates, who read each other's buffers in place. A collective is a few phases, published in each member's slot:
+ * Collectives among mates, who read each other's buffers in place. A collective is a few phases, published in the slots:
  *
  *     READY     my contribution may be read: it is in my slot when it is small, else at the address in my slot
  *     REDUCED   all_reduce only: my slice of the sum stands in my buffer
@@ -354,8 +354,8 @@ static shoal_status_t direct_step(shoal_ucx_comm_t *comm, bool *moved_p)
 }
 
 /*
- * Gathering goes on with any one member, unless the parts are so small that being woken for each costs more than reading it: all
- * other work needs everybody.
+ * Gathering goes on with any one member, unless the parts are so small that being woken for each costs more than reading
+ * it. All other work needs everybody.
  */
 unsigned shoal_direct_nawaited(const shoal_ucx_comm_t *comm)
 {

@@ -60,8 +60,8 @@ shoal_status_t shoal_host_read(const shoal_host_t *host, int mate, void *to_p, u
 void shoal_host_notify(shoal_host_t *host, int mate);
 
 /*
- * Sleeping: set_patience(n), look once more whether n changes are still wanted, then wait for a socket, set_patience(0). The n-th
- * notify wakes; it may be an earlier one, never a later. listen takes the sockets' news: bytes and ends.
+ * Sleeping: set_patience(n), look once more whether n changes are still wanted, then wait for a socket, set_patience(0).
+ * The n-th notify wakes; it may be an earlier one, never a later. listen takes the sockets' news: bytes and ends.
  */
 void shoal_host_set_patience(shoal_host_t *host, unsigned nchanges);
 void shoal_host_add_to_epoll(const shoal_host_t *host, int epoll_fd);

@@ -78,8 +78,9 @@ static bool are_mates(const card_t *a, const card_t *b)
 static socklen_t socket_address(uint64_t name, struct sockaddr_un *address_p)
 {
     *address_p = (struct sockaddr_un){.sun_family = AF_UNIX};
-    int length = snprintf(address_p->sun_path + 1, sizeof(address_p->sun_path) - 1, "shoal-%016llx", (unsigned long long)name);
-    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+    char *path = address_p->sun_path + 1;
+    int   n    = snprintf(path, sizeof(address_p->sun_path) - 1, "shoal-%016llx", (unsigned long long)name);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 }
 
 static int make_listener(uint64_t name, int nranks)
@@ -108,9 +109,9 @@ static bool send_greeting(int sock, int32_t index, int fd)
     union {
         char           bytes[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
-    } control              = {0};
-    struct iovec  data     = {.iov_base = &index, .iov_len = sizeof(index)};
-    struct msghdr message  = {.msg_iov = &data, .msg_iovlen = 1};
+    } control             = {0};
+    struct iovec  data    = {.iov_base = &index, .iov_len = sizeof(index)};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
     if (fd >= 0) {
         message.msg_control    = control.bytes;
         message.msg_controllen = sizeof(control.bytes);
@@ -128,9 +129,10 @@ static bool recv_greeting(int sock, int32_t *index_p, int *fd_p)
     union {
         char           bytes[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
-    } control              = {0};
-    struct iovec  data     = {.iov_base = index_p, .iov_len = sizeof(*index_p)};
-    struct msghdr message  = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)};
+    } control             = {0};
+    struct iovec  data    = {.iov_base = index_p, .iov_len = sizeof(*index_p)};
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)};
     if (!wait_readable(sock) || recvmsg(sock, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL) != (ssize_t)sizeof(*index_p)) {
         return false;
     }
@@ -278,7 +280,8 @@ static shoal_status_t host_alloc(const shoal_peers_t *peers, const card_t *cards
 }
 
 /* Do all mates say yes? Collective over the job. votes: scratch (size). */
-static shoal_status_t all_mates_agree(const shoal_peers_t *peers, const shoal_host_t *host, bool mine, char *votes, bool *agree_p)
+static shoal_status_t all_mates_agree(const shoal_peers_t *peers, const shoal_host_t *host, bool mine, char *votes,
+                                      bool *agree_p)
 {
     char vote = mine ? 1 : 0;
     bool all  = true;
@@ -291,9 +294,11 @@ static shoal_status_t all_mates_agree(const shoal_peers_t *peers, const shoal_ho
 }
 
 /* The part between the cards and the verdict. cards (size). */
-static shoal_status_t host_build(const shoal_peers_t *peers, shoal_host_t *host, setup_t *setup, const card_t *cards, bool *works_p)
+static shoal_status_t host_build(const shoal_peers_t *peers, shoal_host_t *host, setup_t *setup, const card_t *cards,
+                                 bool *works_p)
 {
-    bool  works = host->nmates > 1 && make_memfd(host, setup) && connect_mates(host, setup, cards) && map_segment(host, setup->memfd);
+    bool  works = host->nmates > 1 && make_memfd(host, setup) && connect_mates(host, setup, cards) &&
+                 map_segment(host, setup->memfd);
     char *votes = malloc((size_t)peers->size);
     if (votes == NULL) {
         return SHOAL_ERR_NO_MEMORY;
@@ -317,7 +322,10 @@ shoal_status_t shoal_host_open(const shoal_peers_t *peers, shoal_host_t **host_p
 
     mine.willing             = mine.willing && setup.listener >= 0;
     shoal_host_t  *host      = NULL;
-    shoal_status_t status    = cards != NULL ? peers->exchange(peers->context, &mine, sizeof(mine), cards) : SHOAL_ERR_NO_MEMORY;
+    shoal_status_t status    = SHOAL_ERR_NO_MEMORY;
+    if (cards != NULL) {
+        status = peers->exchange(peers->context, &mine, sizeof(mine), cards);
+    }
     if (status == SHOAL_OK) {
         status = host_alloc(peers, cards, &host);
     }

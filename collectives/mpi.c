@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The mpi transport: nonblocking MPI collectives, one MPI communicator per group. It is the second opinion beside ucx, and the way
- * onto networks that only the site's MPI drives well.
+ * The mpi transport: nonblocking MPI collectives, one MPI communicator per group. It is the second opinion beside ucx, and
+ * the way onto networks that only the site's MPI drives well.
  *
  * Numerics: fp32 adds with MPI_SUM. bf16 adds with an operation of our own on a two-byte type; MPI hands it pairs of partial
- * results in that type, so that every addition is in fp32 and rounds to bf16. A small all_reduce gathers everyone's elements and sums
- * them in fp32 in the order of the group, like the ucx transport, so that all ranks have the same bits by construction.
+ * results in that type, so that every addition is in fp32 and rounds to bf16. A small all_reduce gathers everyone's elements
+ * and sums them in fp32 in the order of the group, like the ucx transport, so that all ranks have the same bits by
+ * construction. The order of larger sums is MPI's own: it repeats on the same ranks, as the standard advises.
  *
  * MPI cannot sleep: while a collective is under way wait naps, ever longer; otherwise it sleeps on the wake signal.
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * UCP behind net.h. One worker, one endpoint per connected peer, created with error handling so that a dead peer is an event
- * and not a hang. With that UCX leaves out its shared memory transports, which cannot report a death; within a host the large messages
- * still go by CMA, and groups that stay within a host do not come here at all.
+ * and not a hang. With that UCX leaves out its shared memory transports, which cannot report a death; within a host the
+ * large messages still go by CMA, and groups that stay within a host do not come here at all.
  *
  * A peer that leaves says so first, in a message on FAREWELL_TAG for which every connected peer has a receive waiting. An
  * endpoint that fails after that is no news.
@@ -151,7 +151,8 @@ static void complete(shoal_net_op_t *op, void *request, ucs_status_t status)
     op->request = NULL;
     ucp_request_free(request);
     /* When its endpoint failed, the handler below has said so or will: it names the rank. */
-    if (status != UCS_OK && status != UCS_ERR_CANCELED && status != UCS_ERR_ENDPOINT_TIMEOUT && status != UCS_ERR_CONNECTION_RESET) {
+    if (status != UCS_OK && status != UCS_ERR_CANCELED && status != UCS_ERR_ENDPOINT_TIMEOUT &&
+        status != UCS_ERR_CONNECTION_RESET) {
         fail_message(op->net, status);
     }
 }

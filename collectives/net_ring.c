@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Collectives over messages. all_gather and reduce_scatter run around a ring (ring.h), in groups of up to SHOAL_RING_GROUP chunks: a
- * group makes all its steps before the next one starts, without a gap in between. So message m, both in sending and in
+ * Collectives over messages. all_gather and reduce_scatter run around a ring (ring.h), in groups of up to SHOAL_RING_GROUP
+ * chunks: a group makes all its steps before the next one starts, without a gap in between. So message m, both in sending and in
  * receiving, is
  *
  *     chunk  m % GROUP of group m / (GROUP * (size - 1)),   in step  m / GROUP % (size - 1)
@@ -13,8 +13,9 @@
  *
  * With SLOTS > GROUP every wait is for a message with a smaller number somewhere, so the ring cannot block itself.
  *
- * Numerics: partial sums travel in the type of the elements. With fp32 the sum is fp32 throughout; with bf16 each hop adds in fp32
- * and rounds the partial sum to bf16, size - 1 roundings in all. (Reduce in fp32 where that matters; it is shoal's default.)
+ * Numerics: partial sums travel in the type of the elements. With fp32 the sum is fp32 throughout; with bf16 each hop adds
+ * in fp32 and rounds the partial sum to bf16, size - 1 roundings in all. (Reduce in fp32 where that matters; it is shoal's
+ * default.)
  *
  * A small all_reduce gathers everyone's elements and sums them in the order of the group: in one round of messages to all in a
  * small group, in log2(size) rounds (Bruck) in a large one.

@@ -46,8 +46,8 @@ static inline void pair_block(shoal_dtype_t out_dtype, void *out_p, shoal_dtype_
 }
 
 /* Inlined with constant types at every call, so that the type tests vanish from the loop. */
-__attribute__((always_inline)) static inline void pair(shoal_dtype_t out_dtype, void *out_p, shoal_dtype_t a_dtype, const void *a,
-                                                       shoal_dtype_t b_dtype, const void *b, size_t n)
+__attribute__((always_inline)) static inline void pair(shoal_dtype_t out_dtype, void *out_p, shoal_dtype_t a_dtype,
+                                                       const void *a, shoal_dtype_t b_dtype, const void *b, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK) {

@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The ucx transport: holds the groups, chooses their path (ucx.h), drives them and sleeps when none can move. UCP itself is started
- * only if some host of the job has to be left, or cannot do without it.
- *
- * Sleeping: one epoll set of UCP's event fd, the sockets of the mates and an eventfd for wake. Before sleeping for good a short spin pays,
- * as long as there is a core for every rank: its length doubles after a wait that was short, and halves after a long one.
+ * The ucx transport: holds the groups, starts their collectives and drives them; ucx_comm.c makes groups, ucx_wait.c sleeps. UCP
+ * itself is started only if some host of the job has to be left, or cannot do without it.
  */
 #include "collectives/ucx.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -19,16 +15,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "base/time.h"
 #include "collectives/backends.h"
 
-enum {
-    SPIN_MIN_NS      = 1000,
-    SPIN_MAX_NS      = 50000,
-    SPIN_ALONE_NS    = 4000,
-    LISTEN_PERIOD    = 512,   /* idle progress calls between looks at the sockets, for callers that never wait */
-    DESTROY_LIMIT_MS = 10000, /* how long comm_destroy waits for members that are slow to see the end */
-};
+enum { LISTEN_PERIOD = 512 }; /* idle progress calls between looks at the sockets, for callers that never wait */
 
 /* ---- Open and close ---- */
 
@@ -131,7 +120,7 @@ static shoal_status_t ucx_open(const shoal_peers_t *peers, shoal_transport_t **t
     t->base.ops = &shoal_transport_ucx;
     t->peers    = *peers;
     t->epoll_fd = t->event_fd = -1;
-    t->spin_ns                = SPIN_MAX_NS;
+    t->spin_ns                = SHOAL_UCX_SPIN_MAX_NS;
     t->homes                  = calloc((size_t)peers->size, sizeof(*t->homes));
     shoal_status_t status     = t->homes != NULL ? open_paths(t) : SHOAL_ERR_NO_MEMORY;
     if (status != SHOAL_OK) {
@@ -191,7 +180,7 @@ static void copy_alone(const shoal_coll_t *coll)
 
 static shoal_status_t ucx_start(shoal_comm_t *base, const shoal_coll_t *coll)
 {
-    shoal_ucx_comm_t *comm = ((shoal_ucx_comm_t *)base);
+    shoal_ucx_comm_t *comm = (shoal_ucx_comm_t *)base;
     if (comm->status == SHOAL_IN_PROGRESS || (coll->dtype != SHOAL_F32 && coll->dtype != SHOAL_BF16)) {
         shoal_error("comm %d: a collective is under way, or its type is neither fp32 nor bf16", comm->tag);
         return SHOAL_ERR_INVALID;
@@ -216,12 +205,12 @@ static shoal_status_t ucx_start(shoal_comm_t *base, const shoal_coll_t *coll)
 
 static shoal_status_t ucx_test(shoal_comm_t *comm)
 {
-    return comm_of(comm)->status;
+    return ((shoal_ucx_comm_t *)comm)->status;
 }
 
 static int ucx_waits_for(shoal_comm_t *base)
 {
-    shoal_ucx_comm_t *comm   = ((shoal_ucx_comm_t *)base);
+    shoal_ucx_comm_t *comm   = (shoal_ucx_comm_t *)base;
     int               member = comm->status == SHOAL_IN_PROGRESS ? comm->path->waits_for(comm) : -1;
     return member >= 0 ? comm->ranks[member] : -1;
 }

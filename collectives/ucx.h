@@ -92,8 +92,8 @@ struct shoal_ucx_comm {
 };
 
 /*
- * A direct comm made again with the same members and tag goes on counting where the last one stopped, on every member alike: states of
- * the last one, still in the slots, then lie in the past.
+ * A direct comm made again with the same members and tag goes on counting where the last one stopped, on every member
+ * alike: states of the last one, still in the slots, then lie in the past.
  */
 typedef struct {
     uint64_t identity, serial;
@@ -101,22 +101,22 @@ typedef struct {
 
 /* An instance of the transport. */
 typedef struct {
-    shoal_transport_t base;
-    shoal_peers_t     peers;
-    shoal_host_t     *host; /* NULL: no direct path on this host */
-    shoal_net_t      *net;  /* NULL: nobody needs UCP */
-    int              *homes; /* (size) the lowest rank that reaches this one directly: equal numbers are mates */
-    int               epoll_fd, event_fd;
-    bool              may_spin;
-    int64_t           spin_ns;
-    bool              moved_in_wait; /* owed to the caller's next progress */
-    unsigned          nidle;
-    shoal_status_t    status;
-    atomic_bool       woken;
-    shoal_ucx_comm_t *comms;
-    shoal_past_comm_t      *past;   /* (npast) */
-    size_t            npast;
-    shoal_ucx_comm_t *broken; /* destroyed while messages were under way: UCP may still write to them */
+    shoal_transport_t  base;
+    shoal_peers_t      peers;
+    shoal_host_t      *host;  /* NULL: no direct path on this host */
+    shoal_net_t       *net;   /* NULL: nobody needs UCP */
+    int               *homes; /* (size) the lowest rank that reaches this one directly: equal numbers are mates */
+    int                epoll_fd, event_fd;
+    bool               may_spin;
+    int64_t            spin_ns;
+    bool               moved_in_wait; /* owed to the caller's next progress */
+    unsigned           nidle;         /* progress calls in which nothing moved */
+    shoal_status_t     status;
+    atomic_bool        woken;
+    shoal_ucx_comm_t  *comms;
+    shoal_past_comm_t *past; /* (npast) */
+    size_t             npast;
+    shoal_ucx_comm_t  *broken; /* destroyed while messages were under way: UCP may still write to them */
 } shoal_ucx_transport_t;
 
 static inline shoal_ucx_transport_t *shoal_ucx_of(shoal_transport_t *base)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Groups of the ucx transport. A group is on the direct path when all its members reach each other's memory, else on the net path,
- * where making it connects it to its neighbours. All that a collective will need is allocated here.
+ * Groups of the ucx transport. A group is on the direct path when all its members reach each other's memory, else on the
+ * net path, where making it connects it to its neighbours. All that a collective will need is allocated here.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -189,7 +189,7 @@ static void wait_until_over(shoal_ucx_transport_t *t, const shoal_ucx_comm_t *co
 
 void shoal_ucx_comm_destroy(shoal_comm_t *base)
 {
-    shoal_ucx_comm_t  *comm = ((shoal_ucx_comm_t *)base);
+    shoal_ucx_comm_t  *comm = (shoal_ucx_comm_t *)base;
     shoal_ucx_transport_t   *t    = shoal_ucx_of(base->transport);
     shoal_ucx_comm_t **link = &t->comms;
     while (*link != comm) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * How the ucx transport waits. One epoll set holds UCP's event fd, the sockets of the mates and an eventfd for wake. Before that sleep
- * a short spin pays, as long as there is a core for every rank: its length doubles after a wait that was short, and halves
- * after a long one.
+ * How the ucx transport waits. One epoll set holds UCP's event fd, the sockets of the mates and an eventfd for wake. Before
+ * that sleep a short spin pays, as long as there is a core for every rank: its length doubles after a wait that was short,
+ * and halves after a long one.
  */
 #include <limits.h>
 #include <sched.h>
@@ -15,7 +15,7 @@
 enum {
     SPIN_MIN_NS   = 1000,
     SPIN_MAX_NS   = SHOAL_UCX_SPIN_MAX_NS,
-    SPIN_ALONE_NS = 4000,
+    SPIN_ALONE_NS = 4000, /* before it lets others have the core between looks */
 };
 
 static bool take_wake(shoal_ucx_transport_t *t)
@@ -94,8 +94,8 @@ static unsigned count_awaited(const shoal_ucx_transport_t *t)
 }
 
 /*
- * Announces what it sleeps for, looks once more, sleeps. When there were changes between the count and its announcement, nobody may
- * be left to make the last one: it counts again.
+ * Announces what it sleeps for, looks once more, sleeps. When there were changes between the count and its announcement,
+ * nobody may be left to make the last one: it counts again.
  */
 static void sleep_announced(shoal_ucx_transport_t *t, int timeout_ms)
 {

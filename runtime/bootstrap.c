@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Chooses how the ranks find each other, refuses a launch that would fall apart into worlds of one, and works out which
- * ranks share a host. Hosts are told apart by name and boot id together: names alone repeat in containers, and a boot id alone repeats
- * among containers of one machine that are hosts of their own.
+ * ranks share a host. Hosts are told apart by name and boot id together: names alone repeat in containers, and a boot id
+ * alone repeats among containers of one machine that are hosts of their own.
  */
 #include "runtime/bootstrap.h"
 

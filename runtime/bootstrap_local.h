@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The little protocol between a local launcher and the ranks that it forked: a stream socket pair per rank. A rank sends a
- * header, for an exchange followed by its bytes; the launcher answers an exchange with a header and the bytes of all ranks, or with LOST.
+ * header, for an exchange followed by its bytes; the launcher answers an exchange with a header and the bytes of all ranks,
+ * or with LOST.
  */
 #ifndef SHOAL_RUNTIME_BOOTSTRAP_LOCAL_H
 #define SHOAL_RUNTIME_BOOTSTRAP_LOCAL_H

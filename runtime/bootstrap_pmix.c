@@ -83,7 +83,8 @@ static shoal_status_t pmix_open(shoal_bootstrap_t **bootstrap_p)
     }
     pmix_status_t started = PMIx_Init(&pmix->self, NULL, 0);
     if (started != PMIX_SUCCESS) {
-        shoal_error("PMIx: cannot reach the launcher's server: %s; %s", PMIx_Error_string(started), shoal_launcher_cure(&launcher));
+        shoal_error("PMIx: cannot reach the launcher's server: %s; %s", PMIx_Error_string(started),
+                    shoal_launcher_cure(&launcher));
         free(pmix);
         return SHOAL_ERR_CONFIG;
     }

@@ -39,7 +39,7 @@ typedef struct {
     shoal_bench_transport_t      transports[SHOAL_BENCH_MAX_TRANSPORTS];
     int                          ntransports;
     void                        *send, *recv; /* large enough for the largest case */
-    double                      *times;       /* (size, ntransports, niters) microseconds; the first block is scratch for one's own */
+    double                      *times; /* (1 + size, ntransports, niters) microseconds: one's own, then those of all ranks */
 } shoal_bench_t;
 
 /* One case on one transport. Times are over iterations, each iteration's the slowest rank's. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Timing of one case. Transports take turns within each iteration, so that whatever else the machine does meets all of them alike. An
- * iteration begins with a tiny all_reduce on the same transport, since ranks that arrive one by one would measure each other;
- * it is as long as it was for the slowest rank.
+ * Timing of one case. Transports take turns within each iteration, so that whatever else the machine does meets all of them
+ * alike. An iteration begins with a tiny all_reduce on the same transport, since ranks that arrive one by one would measure
+ * each other; it is as long as it was for the slowest rank.
  *
  * Inputs are small integers, whose sums are exact in fp32 and bf16 in any order: a wrong element is wrong, never a rounding.
  */
