@@ -29,10 +29,10 @@
 enum {
     CHUNK_MAX_NBYTES = 256 * 1024,
     CHUNK_MIN_NBYTES = 16 * 1024,
-    ALL_TO_ALL_SIZE  = 8, /* groups up to this size exchange small things in one round */
+    ALL_TO_ALL_SIZE  = SHOAL_EXCHANGE_SIZE, /* groups up to this size exchange small things in one round */
 };
 
-enum { PHASE_REDUCE, PHASE_GATHER, PHASE_SMALL };
+enum { PHASE_REDUCE, PHASE_GATHER, PHASE_SMALL, PHASE_EXCHANGE };
 
 /* ---- Geometry ---- */
 
@@ -367,6 +367,10 @@ static shoal_status_t net_start(shoal_ucx_comm_t *comm)
             memcpy(own, coll->send, coll->n * shoal_dtype_nbytes(coll->dtype));
         }
     }
+    if (comm->spread && shoal_exchange_serves(coll, comm->size)) {
+        comm->ring.phase = PHASE_EXCHANGE;
+        return shoal_exchange_begin(comm);
+    }
     ring_begin(comm, coll->kind == SHOAL_COLL_ALL_GATHER ? PHASE_GATHER : PHASE_REDUCE);
     return SHOAL_OK;
 }
@@ -375,6 +379,9 @@ static shoal_status_t net_step(shoal_ucx_comm_t *comm, bool *moved_p)
 {
     if (comm->ring.phase == PHASE_SMALL) {
         return small_step(comm, moved_p);
+    }
+    if (comm->ring.phase == PHASE_EXCHANGE) {
+        return shoal_exchange_step(comm, moved_p);
     }
     shoal_status_t status = ring_step(comm, moved_p);
     if (status == SHOAL_OK && comm->coll.kind == SHOAL_COLL_ALL_REDUCE && comm->ring.phase == PHASE_REDUCE) {
@@ -397,6 +404,9 @@ static int place_in_group(const shoal_ucx_comm_t *comm, int rank)
 static int net_waits_for(const shoal_ucx_comm_t *comm)
 {
     const shoal_ring_run_t *run = &comm->ring;
+    if (run->phase == PHASE_EXCHANGE) {
+        return shoal_exchange_waits_for(comm);
+    }
     if (run->phase != PHASE_SMALL) {
         return place_in_group(comm, rank_beside(comm, run->narrived < run->nmessages ? -1 : +1));
     }
@@ -415,7 +425,9 @@ static size_t net_staging_nbytes(const shoal_coll_t *coll, int size)
     if (is_small(coll)) {
         return coll->n * (size_t)size * e;
     }
-    return coll->kind == SHOAL_COLL_ALL_GATHER ? 0 : SHOAL_RING_SLOTS * chunk_elements(coll, size) * e;
+    size_t ring     = coll->kind == SHOAL_COLL_ALL_GATHER ? 0 : SHOAL_RING_SLOTS * chunk_elements(coll, size) * e;
+    size_t exchange = shoal_exchange_staging_nbytes(coll, size);
+    return ring > exchange ? ring : exchange;
 }
 
 static int add_neighbour(const shoal_ucx_comm_t *comm, int rank, int *ranks_p, int n)

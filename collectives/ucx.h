@@ -75,12 +75,25 @@ typedef struct {
     shoal_net_op_t *small_ops; /* (2 * size) */
 } shoal_ring_run_t;
 
+/*
+ * The exchange of net_exchange.c: whether it can serve a collective in a group of `size` whose members are spread over hosts, what
+ * staging it needs, and its progress. It uses small_ops.
+ */
+enum { SHOAL_EXCHANGE_SIZE = 8 }; /* members that send to each other in one round; larger groups know only ring neighbours */
+
+bool           shoal_exchange_serves(const shoal_coll_t *coll, int size);
+size_t         shoal_exchange_staging_nbytes(const shoal_coll_t *coll, int size);
+shoal_status_t shoal_exchange_begin(shoal_ucx_comm_t *comm);
+shoal_status_t shoal_exchange_step(shoal_ucx_comm_t *comm, bool *moved_p);
+int            shoal_exchange_waits_for(const shoal_ucx_comm_t *comm); /* a member, or -1 */
+
 struct shoal_ucx_comm {
     shoal_comm_t            base;
     shoal_ucx_comm_t       *next;
     const shoal_ucx_path_t *path;
     int                    *ranks; /* (size) ranks of the job */
     int                     size, self, tag;
+    bool                    spread; /* all members are on different hosts */
     void                   *staging;
     size_t                  staging_nbytes;
     shoal_status_t          status; /* SHOAL_IN_PROGRESS while a collective is under way */

@@ -62,6 +62,18 @@ static void order_ring(const shoal_ucx_transport_t *t, shoal_ucx_comm_t *comm)
     }
 }
 
+static bool is_spread(const shoal_ucx_transport_t *t, const shoal_ucx_comm_t *comm)
+{
+    for (int m = 0; m < comm->size; m++) {
+        for (int k = 0; k < m; k++) {
+            if (t->homes[comm->ranks[m]] == t->homes[comm->ranks[k]]) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 static bool is_direct(const shoal_ucx_transport_t *t, const shoal_ucx_comm_t *comm)
 {
     for (int m = 0; m < comm->size; m++) {
@@ -112,7 +124,8 @@ static shoal_status_t prepare_net(const shoal_ucx_transport_t *t, shoal_ucx_comm
     if (neighbours == NULL) {
         return SHOAL_ERR_NO_MEMORY;
     }
-    comm->path = &shoal_ucx_net;
+    comm->path   = &shoal_ucx_net;
+    comm->spread = is_spread(t, comm);
     order_ring(t, comm);
     int            n      = shoal_ring_neighbours(comm, neighbours);
     shoal_status_t status = shoal_net_connect(t->net, neighbours, n, comm->tag);
