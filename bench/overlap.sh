@@ -10,7 +10,7 @@
 set -eu
 
 shoal=$(realpath -- "$1")
-rounds=${2:-3} rate=${3:-100mbit} cpu=${4:-0.2}
+rounds=${2:-3} rate=${3:-40mbit} cpu=${4:-0.2}
 source=$(cd -- "$(dirname -- "$0")/.." && pwd)
 work=$(mktemp -d)
 model="$source/slurm/scale-model"
@@ -34,7 +34,7 @@ measure() { # NODES PREFETCH
     # shellcheck disable=SC2016 # The nodes' shell expands it: the clock starts when srun does.
     "$model" run --dir "$work/model" -- bash -c \
         'SHOAL_LAUNCH_TIME=$(date +%s.%N) SHOAL_LOG=error exec srun --mpi=pmix --kill-on-bad-exit=1 "$@"' - -N "$1" -n "$1" \
-        "$shoal" train "$work/bench.conf" parallel.prefetch="$2" run.dir="$work/run" run.steps=10 study.warmup=2 >"$work/log" 2>&1 ||
+        "$shoal" train "$work/bench.conf" parallel.prefetch="$2" run.dir="$work/run" run.steps=7 study.warmup=2 >"$work/log" 2>&1 ||
         { cat "$work/log" >&2; exit 1; }
     python3 -c '
 import json, sys
