@@ -14,7 +14,8 @@
  * needs, comm_create takes a region that is large enough for the largest, so that the plan counts it.
  * Numerics: reduce_scatter and all_reduce add in fp32 whatever the wire type, in an order that depends only on the group's
  * size, on n and on how its ranks lie on hosts: the same inputs give the same bits, and all_reduce gives the same bits on
- * every rank. bf16 sums round once within a host; across hosts partial sums travel as bf16 and round at each hop.
+ * every rank. bf16 sums round once within a host and in small groups; around a ring of hosts partial sums travel as bf16
+ * and round at each hop.
  * Errors: SHOAL_ERR_PEER when a peer is gone (logged once, with its rank); after any error a transport is fit only for closing.
  */
 #ifndef SHOAL_COLLECTIVES_TRANSPORT_H
