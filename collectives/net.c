@@ -110,6 +110,12 @@ static void configure(ucp_config_t *config, bool across_hosts)
     char interfaces[512];
     list_interfaces(interfaces, sizeof(interfaces));
     set_default(config, "UCX_KEEPALIVE_INTERVAL", "KEEPALIVE_INTERVAL", "5s");
+    /*
+     * Few large segments: UCX's 8 KiB cost the progress thread 1.3 times the CPU for the same bytes over TCP. Settings of a
+     * single transport reach it through the environment only.
+     */
+    setenv("UCX_TCP_TX_SEG_SIZE", "128k", 0);
+    setenv("UCX_TCP_RX_SEG_SIZE", "256k", 0);
     if (across_hosts && interfaces[0] != '\0' && !has_rdma_devices()) {
         set_default(config, "UCX_NET_DEVICES", "NET_DEVICES", interfaces);
     }
