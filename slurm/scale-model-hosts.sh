@@ -77,6 +77,16 @@ limit_cpu() { # NODE
     fi
 }
 
+# A quota is handed to CPUs in slices of several milliseconds, and what one CPU holds of it the threads on another cannot
+# use: a node with two threads would lose a part of its small share. So each node stays on one CPU, where that fits.
+keep_on_cpu() { # HOST: this process and its children
+    local cpus
+    [[ $1 != ctl ]] || return 0
+    mapfile -t cpus < <(taskset -pc $BASHPID | sed 's/.*: //' | tr , '\n' | awk -F- '{ for (i = $1; i <= $NF; i++) print i }')
+    (((nodes + ${#cpus[@]} - 1) / ${#cpus[@]} * $(parse_milli_cpu "$cpu") > 1000)) ||
+        taskset -pc "${cpus[${1#n} % ${#cpus[@]}]}" $BASHPID >/dev/null
+}
+
 cgroup_pids() {
     find "$cgroup" -name cgroup.procs -exec cat {} + 2>/dev/null || true
 }
@@ -115,6 +125,7 @@ exec_in() { # HOST COMMAND ARG...
     pid=$(holder_pid "$host") || die "$host does not run (any more); see $dir/log"
     [[ $host == ctl ]] || spaces+=(--ipc --pid)
     echo $BASHPID >"$cgroup/$host/cgroup.procs"
+    keep_on_cpu "$host"
     # shellcheck disable=SC2016 # Expanded by the inner shell.
     exec nsenter --target "$pid" "${spaces[@]}" -- /bin/sh -c 'cd "$0" 2>/dev/null || cd /; exec "$@"' "$PWD" "$@"
 }
@@ -223,13 +234,12 @@ TEXT
 }
 
 # A link starts with a burst of one millisecond of its rate for free, but not less than a packet needs. Packets are the
-# large ones of segmentation offload, made to fit into the burst, which saves CPU time that the nodes would pay for.
+# largest that segmentation offload makes: a network card cuts them for nothing, here the nodes would pay in CPU time.
 # The controller's side of the link may queue longer than any sender sends ahead: real fabrics do not drop either.
 make_link() { # NODE
-    local node=$1 kbit burst packet bucket
+    local node=$1 kbit burst packet=65536 bucket
     kbit=$(parse_kbit "$rate")
-    burst=$((kbit / 8 > 20000 ? kbit / 8 : 20000))
-    packet=$((burst * 4 / 5 < 65536 ? burst * 4 / 5 : 65536))
+    burst=$((kbit / 8 > packet * 5 / 4 ? kbit / 8 : packet * 5 / 4))
     bucket="root tbf rate ${kbit}kbit burst $burst latency 100ms"
     in_host ctl ip -batch - <<TEXT
 link add $node type veth peer name eth0 netns $(holder_pid "$node")
