@@ -7,6 +7,13 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A function that device code may call too, where there is such a thing. */
+#ifdef __CUDACC__
+#define SHOAL_INLINE static __host__ __device__ __forceinline__
+#else
+#define SHOAL_INLINE static inline
+#endif
+
 typedef enum { SHOAL_F32, SHOAL_BF16, SHOAL_I32, SHOAL_DTYPE_COUNT } shoal_dtype_t;
 
 typedef uint16_t shoal_bf16_t;
@@ -22,7 +29,7 @@ static inline const char *shoal_dtype_name(shoal_dtype_t dtype)
     return dtype < SHOAL_DTYPE_COUNT ? names[dtype] : "?";
 }
 
-static inline float shoal_bf16_to_f32(shoal_bf16_t x)
+SHOAL_INLINE float shoal_bf16_to_f32(shoal_bf16_t x)
 {
     uint32_t bits = (uint32_t)x << 16;
     float    f;
@@ -31,7 +38,7 @@ static inline float shoal_bf16_to_f32(shoal_bf16_t x)
 }
 
 /* Round to nearest, ties to even. A NaN stays a NaN: its quiet bit is set, so rounding cannot carry it to infinity. */
-static inline shoal_bf16_t shoal_f32_to_bf16(float f)
+SHOAL_INLINE shoal_bf16_t shoal_f32_to_bf16(float f)
 {
     uint32_t bits;
     memcpy(&bits, &f, sizeof(bits));

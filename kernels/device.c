@@ -14,8 +14,18 @@ const shoal_device_ops_t *const shoal_device_backends[] = {
     NULL,
 };
 
+static const shoal_device_ops_t *added;
+
+void shoal_device_add(const shoal_device_ops_t *ops)
+{
+    added = ops;
+}
+
 static shoal_status_t open_named(const char *name, const shoal_device_config_t *config, shoal_device_t **device_p)
 {
+    if (added != NULL && strcmp(added->name, name) == 0) {
+        return added->open(config, device_p);
+    }
     for (size_t i = 0; shoal_device_backends[i] != NULL; i++) {
         if (strcmp(shoal_device_backends[i]->name, name) == 0) {
             return shoal_device_backends[i]->open(config, device_p);
@@ -44,8 +54,11 @@ static shoal_status_t open_first(const shoal_device_config_t *config, shoal_devi
 
 shoal_status_t shoal_device_open(const char *name, const shoal_device_config_t *config, shoal_device_t **device_p)
 {
+    shoal_device_config_t chosen = *config;
     if (strcmp(name, "auto") == 0) {
-        return open_first(config, device_p);
+        chosen.plan_only = false; /* what is planned for is what a run here would take */
+        return open_first(&chosen, device_p);
     }
-    return open_named(name, config, device_p);
+    chosen.required = true;
+    return open_named(name, &chosen, device_p);
 }

@@ -4,13 +4,15 @@
  * one const table of functions; an instance is a shoal_device_t, whose first member is the table.
  *
  * Threads: an instance belongs to the thread that opened it; alloc and free may be called from any thread.
- * Streams: `run` enqueues on the device's compute stream and may return before the op has finished; ops run in the
- * order of the calls. On the CPU it returns when the op is done.
+ * Streams: a device with `stream` enqueues: `run` may return before the op has finished, ops run in the order of the calls, and the
+ * host must not look at the device's memory but through upload and download. Without (the CPU), `run` returns when the op is
+ * done, and the device's memory is the host's.
  * Errors: every function logs the cause once and returns its status; SHOAL_ERR_NO_MEMORY only from alloc and open.
  */
 #ifndef SHOAL_KERNELS_DEVICE_H
 #define SHOAL_KERNELS_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/status.h"
@@ -22,6 +24,10 @@ typedef struct {
     int         local_rank; /* which of the node's devices */
     int         nthreads;   /* CPU: threads of the OpenMP team, at least 1 */
     const char *variant;    /* CPU: "ref", "simd" (or "avx2", "avx512"), "auto" (also oneDNN's matmul); NULL: "auto" */
+    bool        plan_only;  /* no memory, no runs: a device that this machine lacks can still be planned for */
+    bool        required;   /* that the device cannot be had is an error, and logged as one */
+    bool        nondeterministic; /* CUDA: faster kernels whose bits may differ from run to run */
+    bool        untuned;          /* CUDA: take cuBLASLt's first choice rather than time several and remember the fastest */
 } shoal_device_config_t;
 
 /* What a device says of itself, for `info`, records and MFU. */
@@ -30,10 +36,36 @@ typedef struct {
     size_t memory_nbytes;      /* what one rank may hope to allocate now */
     double peak_f32_flops;     /* dense peak per rank, by datasheet; 0 where none is known (CPU): see measure_peak */
     double peak_bf16_flops;
+    double memory_gbs;         /* GB/s of its memory, by datasheet; 0 where none is known */
 } shoal_device_info_t;
+
+/* Work recorded once, to be enqueued again at the price of one call. */
+typedef struct shoal_recording shoal_recording_t;
+
+/* What only a device with a stream can do. */
+typedef struct {
+    /* Host memory from which copies to the device are fast and asynchronous. */
+    shoal_status_t (*alloc_host)(shoal_device_t *device, size_t nbytes, void **memory_p);
+    void (*free_host)(shoal_device_t *device, void *memory);
+    /* Enqueues a copy from such memory, which must stay as it is until the stream has got there. */
+    shoal_status_t (*enqueue_upload)(shoal_device_t *device, void *to, const void *from_host, size_t nbytes);
+    /* Time stamps on the stream: marks 0 .. count - 1; `between` is for two that synchronize has waited for. */
+    shoal_status_t (*reserve_marks)(shoal_device_t *device, int count);
+    shoal_status_t (*mark)(shoal_device_t *device, int mark);
+    shoal_status_t (*between)(shoal_device_t *device, int from, int to, double *ms_p);
+    /*
+     * From record_begin to record_end, `run`, `enqueue_upload` and `mark` are recorded instead of executed, with the addresses that they
+     * are given. Ops must have been run once before.
+     */
+    shoal_status_t (*record_begin)(shoal_device_t *device);
+    shoal_status_t (*record_end)(shoal_device_t *device, shoal_recording_t **recording_p);
+    shoal_status_t (*replay)(shoal_device_t *device, shoal_recording_t *recording);
+    void (*recording_free)(shoal_recording_t *recording);
+} shoal_stream_ops_t;
 
 typedef struct {
     const char *name;
+    const shoal_stream_ops_t *stream; /* NULL: runs are synchronous */
     shoal_status_t (*open)(const shoal_device_config_t *config, shoal_device_t **device_p);
     void (*close)(shoal_device_t *device);
     void (*info)(shoal_device_t *device, shoal_device_info_t *info_p);
@@ -61,11 +93,14 @@ struct shoal_device {
 };
 
 extern const shoal_device_ops_t shoal_cpu_device_ops;
-extern const shoal_device_ops_t shoal_cuda_device_ops; /* builds with SHOAL_HAVE_CUDA; open says SHOAL_ERR_UNSUPPORTED, and
-                                                          logs nothing worse than info, where there is no GPU */
+extern const shoal_device_ops_t shoal_cuda_device_ops; /* builds with SHOAL_HAVE_CUDA; open says SHOAL_ERR_UNSUPPORTED where there
+                                                          is no GPU, and logs why as info, or error if `required` */
 
 /* The backends of this build, ended by NULL: "cpu" is always there. */
 extern const shoal_device_ops_t *const shoal_device_backends[];
+
+/* Lets shoal_device_open find one more backend, by name only: the tests' emulated one. At most one. */
+void shoal_device_add(const shoal_device_ops_t *ops);
 
 /*
  * Opens the device named "cpu", "cuda" or "auto" ("cuda" if the build and the machine have it, else "cpu"). Asking for one

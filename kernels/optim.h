@@ -19,11 +19,7 @@
 
 #include <math.h>
 
-#ifdef __CUDACC__
-#define SHOAL_INLINE static __host__ __device__ __forceinline__
-#else
-#define SHOAL_INLINE static inline
-#endif
+#include "base/dtype.h"
 
 /* What is the same for all elements of a step. */
 typedef struct {

@@ -10,10 +10,14 @@
 #include "runtime/executor.h"
 
 /*
- * Completes a machine description: flops and memory bandwidth that are 0 are measured on the device in some tens of
- * milliseconds; a link of 0 stays unknown, and collectives then cost their latency only.
+ * Completes a machine description: flops and memory bandwidth that are 0 are taken from the device's datasheet where it has one
+ * (GPU), as large operations reach it, and measured on the device in some tens of milliseconds otherwise; a link of 0 stays
+ * unknown, and collectives then cost their latency only.
  */
 shoal_status_t shoal_cost_complete(shoal_device_t *device, shoal_dtype_t compute, shoal_machine_spec_t *machine_p);
+
+/* The same, but what is 0 is always measured. Allocates on the device. */
+shoal_status_t shoal_cost_measure(shoal_device_t *device, shoal_dtype_t compute, shoal_machine_spec_t *machine_p);
 
 /* Predicted milliseconds of one op. */
 double shoal_cost_op(const shoal_machine_spec_t *machine, const shoal_op_t *op, int nranks);

@@ -18,8 +18,11 @@ void *shoal_executor_address(const shoal_executor_t *executor, const shoal_progr
     return executor->config.region + home + buffer->offset + ref.offset * shoal_dtype_nbytes(buffer->dtype);
 }
 
-static void unbind(shoal_bound_t *bound)
+static void unbind(shoal_executor_t *executor, shoal_bound_t *bound)
 {
+    if (executor->config.device->ops->stream != NULL) {
+        shoal_executor_unbind_stream(executor, bound);
+    }
     free(bound->args);
     for (int lane = 0; lane < SHOAL_LANE_COUNT; lane++) {
         free(bound->lanes[lane]);
@@ -52,7 +55,7 @@ static shoal_status_t bind(shoal_executor_t *executor, const shoal_program_t *pr
             bound->args[i][a] = shoal_executor_address(executor, program, node->args[a]);
         }
     }
-    return SHOAL_OK;
+    return executor->config.device->ops->stream != NULL ? shoal_executor_bind_stream(executor, bound) : SHOAL_OK;
 }
 
 static shoal_status_t create_comms(shoal_executor_t *executor)
@@ -125,8 +128,8 @@ void shoal_executor_destroy(shoal_executor_t *executor)
             executor->config.transport->ops->comm_destroy(executor->comms[lane]);
         }
     }
-    unbind(&executor->bound[0]);
-    unbind(&executor->bound[1]);
+    unbind(executor, &executor->bound[0]);
+    unbind(executor, &executor->bound[1]);
     pthread_cond_destroy(&executor->changed);
     pthread_mutex_destroy(&executor->lock);
     free(executor);
@@ -212,8 +215,11 @@ static void add_lane_time(const shoal_bound_t *bound, int lane, shoal_times_t *t
 
 shoal_status_t shoal_executor_run(shoal_executor_t *executor, const shoal_program_t *program, shoal_times_t *times_p)
 {
-    const shoal_bound_t *bound = &executor->bound[program == &executor->step->train ? 0 : 1];
-    shoal_times_t        times = {0};
+    shoal_bound_t *bound = &executor->bound[program == &executor->step->train ? 0 : 1];
+    shoal_times_t  times = {0};
+    if (executor->config.device->ops->stream != NULL) {
+        return shoal_executor_run_stream(executor, bound, times_p);
+    }
     begin_run(executor, bound);
     for (int32_t i = 0; i < program->nnodes; i++) {
         if (!is_comm_lane(program->nodes[i].lane)) {
@@ -228,6 +234,11 @@ shoal_status_t shoal_executor_run(shoal_executor_t *executor, const shoal_progra
     times.total = shoal_ms_since(executor->run_start_ns);
     *times_p    = times;
     return SHOAL_OK;
+}
+
+void shoal_executor_time_ops(shoal_executor_t *executor, bool every_op)
+{
+    executor->every_op = every_op;
 }
 
 shoal_op_times_t shoal_executor_op_times(const shoal_executor_t *executor, const shoal_program_t *program)

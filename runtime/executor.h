@@ -7,6 +7,8 @@
  *
  * The executor allocates when created and never after. It times every op and every wait: that is the record and the trace.
  *
+ * A device with a stream (kernels/device.h) is run differently: see executor_stream.c. It times single ops only on request.
+ *
  * Errors end the run: a collective that fails, or that makes no progress for timeout_s (a hang), is SHOAL_ERR_PEER, logged with this
  * rank's op, its unit and the rank that it waits for. After an error the executor is fit only for destruction.
  */
@@ -30,6 +32,8 @@ typedef struct {
     size_t             timeout_s;
     shoal_fetch_fn_t   fetch;
     void              *fetch_context;
+    bool               replay;         /* devices with a stream: record a program once and replay it */
+    bool               check_every_op; /* likewise: wait behind every op, so that an error names the op; slow */
 } shoal_executor_config_t;
 
 /* Where the time of one run went; ms. Lanes are indexed by shoal_lane_t. */
@@ -53,6 +57,9 @@ void           shoal_executor_destroy(shoal_executor_t *executor);
 
 /* Runs one of the step's two programs from end to end; all lanes are empty when it returns. */
 shoal_status_t shoal_executor_run(shoal_executor_t *executor, const shoal_program_t *program, shoal_times_t *times_p);
+
+/* Whether the next runs shall time every op; devices without a stream always do. */
+void shoal_executor_time_ops(shoal_executor_t *executor, bool every_op);
 
 /* Of `program`'s last run; valid until its next. */
 shoal_op_times_t shoal_executor_op_times(const shoal_executor_t *executor, const shoal_program_t *program);

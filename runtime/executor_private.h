@@ -18,6 +18,11 @@ typedef struct {
     void *(*args)[SHOAL_OP_MAX_ARGS];  /* (nnodes) */
     int32_t         *lanes[SHOAL_LANE_COUNT]; /* node indices in lane order */
     shoal_op_times_t times;
+    /* Of a device with a stream: page-locked tokens and targets, where each FETCH op's begin, and the recorded program. */
+    int32_t           *staging;
+    size_t            *staging_first; /* (nnodes) */
+    shoal_recording_t *recording;
+    int                runs;
 } shoal_bound_t;
 
 struct shoal_executor {
@@ -26,6 +31,7 @@ struct shoal_executor {
     shoal_bound_t           bound[2]; /* training, validation */
     shoal_comm_t           *comms[SHOAL_LANE_COUNT];
     int64_t                 run_start_ns;
+    bool                    every_op; /* the next run shall time every op */
 
     _Atomic(const shoal_bound_t *) current;
     atomic_int                     generation; /* counts runs: the progress thread starts over when it changes */
@@ -41,6 +47,11 @@ struct shoal_executor {
     bool    started[SHOAL_LANE_COUNT];
     int64_t started_ns[SHOAL_LANE_COUNT];
 };
+
+/* executor_stream.c: what is different where the device has a stream. */
+shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
+void           shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
+shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound_t *bound, shoal_times_t *times_p);
 
 /* progress.c: the progress thread's body; the argument is the executor. */
 void *shoal_executor_progress(void *executor);

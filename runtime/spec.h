@@ -77,6 +77,10 @@ typedef struct {
     size_t      timeout_s;  /* a collective that takes longer is a hang */
     double      memory_gib; /* per rank; 0: what the device reports */
     size_t      head_chunk; /* tokens per chunk of the fused head and loss; 0: chosen */
+    bool        graph;         /* GPU: record a step and replay it */
+    bool        deterministic; /* GPU: only kernels whose bits are the same in every run */
+    bool        tune;          /* GPU: time the candidates for each matmul once */
+    bool        check_ops;     /* GPU: wait behind every op, so that an error names it */
 } shoal_run_spec_t;
 
 typedef struct {

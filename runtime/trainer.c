@@ -67,6 +67,15 @@ static shoal_status_t open_data(shoal_trainer_t *trainer)
     return SHOAL_OK;
 }
 
+shoal_device_config_t shoal_device_config(const shoal_spec_t *spec, int local_rank, int nthreads)
+{
+    return (shoal_device_config_t){.local_rank       = local_rank,
+                                   .nthreads         = nthreads,
+                                   .variant          = spec->run.variant,
+                                   .nondeterministic = !spec->run.deterministic,
+                                   .untuned          = !spec->run.tune};
+}
+
 /* What a rank can do without its peers. */
 static shoal_status_t assemble(shoal_trainer_t *trainer)
 {
@@ -74,7 +83,7 @@ static shoal_status_t assemble(shoal_trainer_t *trainer)
     int                 local_rank = trainer->bootstrap->local_rank, local_size = trainer->bootstrap->local_size;
     SHOAL_TRY(shoal_affinity_settle(local_rank, local_size, (int)spec->run.threads, &trainer->nthreads, trainer->affinity,
                                     sizeof(trainer->affinity)));
-    shoal_device_config_t config = {.local_rank = local_rank, .nthreads = trainer->nthreads, .variant = spec->run.variant};
+    shoal_device_config_t config = shoal_device_config(spec, local_rank, trainer->nthreads);
     SHOAL_TRY(shoal_device_open(spec->run.device, &config, &trainer->device));
     trainer->device->ops->info(trainer->device, &trainer->device_info);
     SHOAL_TRY(shoal_transport_find(spec->parallel.transport, trainer->peers.size, &trainer->transport_ops));
@@ -184,6 +193,8 @@ static shoal_status_t connect(shoal_trainer_t *trainer)
         .timeout_s     = trainer->spec->run.timeout_s,
         .fetch         = fetch,
         .fetch_context = trainer,
+        .replay         = trainer->spec->run.graph,
+        .check_every_op = trainer->spec->run.check_ops,
     };
     return shoal_executor_create(&trainer->step, &config, &trainer->executor);
 }
@@ -261,7 +272,9 @@ shoal_status_t shoal_trainer_step(shoal_trainer_t *trainer, size_t t, shoal_step
     trainer->fetch_data  = trainer->train_data;
     trainer->fetch_first = (uint64_t)(t - 1) * trainer->spec->batch.global;
     SHOAL_TRY(upload_scalars(trainer, t, &lr));
+    shoal_executor_time_ops(trainer->executor, trainer->time_ops || t == trainer->spec->run.trace_step);
     SHOAL_TRY(shoal_executor_run(trainer->executor, &trainer->step.train, &times));
+    shoal_executor_time_ops(trainer->executor, false);
     SHOAL_TRY(trainer->device->ops->download(trainer->device, stats, state(trainer, trainer->step.sharding.stats), sizeof(stats)));
     fill_record(trainer, t, &times, stats, lr, record_p);
     *stopped_p = stats[SHOAL_STATS_STOP] > 0.0f;

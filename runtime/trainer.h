@@ -28,6 +28,7 @@ typedef struct {
     int                          nthreads;
     char                         affinity[128]; /* for people */
     bool                         stop;   /* this rank was asked to stop; set by the caller before a step */
+    bool                         time_ops; /* every op of every step shall be timed; set by the caller */
     /* What the fetch callback reads. */
     const shoal_data_t *fetch_data;
     uint64_t            fetch_first; /* global index of the step's first sample */
@@ -42,6 +43,9 @@ shoal_status_t shoal_trainer_step(shoal_trainer_t *trainer, size_t t, shoal_step
 
 /* Mean loss over the first run.eval_batches global batches of the validation file. */
 shoal_status_t shoal_trainer_eval(shoal_trainer_t *trainer, double *loss_p);
+
+/* What a run's configuration asks of its device. */
+shoal_device_config_t shoal_device_config(const shoal_spec_t *spec, int local_rank, int nthreads);
 
 /* The worst status over the ranks: every rank passes its own and gets the same answer. */
 shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t status);

@@ -12,6 +12,7 @@
 #include "runtime/affinity.h"
 #include "runtime/cost.h"
 #include "runtime/trace.h"
+#include "runtime/trainer.h"
 #include "src/commands.h"
 #include "src/summary.h"
 
@@ -117,7 +118,8 @@ static shoal_status_t plan(const shoal_spec_t *spec, const options_t *options)
     int                          nthreads;
     SHOAL_TRY(shoal_affinity_settle(0, 1, (int)spec->run.threads, &nthreads, affinity, sizeof(affinity)));
     SHOAL_TRY(shoal_transport_find(spec->parallel.transport, options->nranks, &transport));
-    shoal_device_config_t config = {.nthreads = nthreads, .variant = spec->run.variant};
+    shoal_device_config_t config = shoal_device_config(spec, 0, nthreads);
+    config.plan_only             = true;
     SHOAL_TRY(shoal_device_open(spec->run.device, &config, &device));
     shoal_status_t status = shoal_step_create(spec, options->nranks, options->rank, device, transport, &step);
     if (status == SHOAL_OK) {
