@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `shoal bench`: the collectives of every transport that can serve these ranks, timed and checked in one run. The ranks are those
+ * `shoal bench collectives`, also the bench that is meant when none is named: the collectives of every transport that can serve these ranks, timed and checked in one run. The ranks are those
  * of the launcher, or forked here with -n.
  */
 #include "src/bench.h"
@@ -17,8 +17,10 @@
 #include "src/commands.h"
 
 static const char usage[] =
-    "Usage: shoal bench [OPTION]...\n"
-    "Time the collectives, with one row per operation, size and transport, and check their results.\n"
+    "Usage: shoal bench [collectives] [OPTION]...\n"
+    "       shoal bench ops [OPTION]... CONFIG [group.key=value ...]\n"
+    "Time the collectives, with one row per operation, size and transport, and check their results; or, with ops, every op of a\n"
+    "training step (see shoal bench ops --help).\n"
     "\n"
     "  -n, --ranks N          fork N ranks here; without it the ranks are the launcher's\n"
     "  -t, --transport NAME   ucx, mpi or self; all (the default): every one that can serve these ranks\n"
@@ -367,7 +369,14 @@ int shoal_cmd_bench(int argc, char **argv)
         .nwarmup    = 3,
         .check      = true,
     };
-    bool           help   = false;
+    bool help = false;
+    if (argc > 1 && strcmp(argv[1], "ops") == 0) {
+        return shoal_bench_ops(argc - 1, argv + 1);
+    }
+    if (argc > 1 && strcmp(argv[1], "collectives") == 0) {
+        argc--;
+        argv++;
+    }
     shoal_status_t status = parse(argc, argv, &options, &help);
     if (status != SHOAL_OK || help) {
         return shoal_status_exit_code(status);

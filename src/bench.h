@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `shoal bench` in three parts: bench.c reads the options and runs the cases, bench_measure.c times one case on all transports,
- * bench_print.c shows the rows.
+ * `shoal bench collectives` in three parts: bench.c reads the options and runs the cases, bench_measure.c times one case on all
+ * transports, bench_print.c shows the rows. `shoal bench ops` is bench_ops.c.
  */
 #ifndef SHOAL_SRC_BENCH_H
 #define SHOAL_SRC_BENCH_H
@@ -50,6 +50,9 @@ typedef struct {
     double        median_us, min_us, max_us;
     long          nwrong; /* elements over all ranks, -1: not checked */
 } shoal_bench_row_t;
+
+/* `shoal bench ops`, with argv[0] "ops": bench_ops.c. */
+int shoal_bench_ops(int argc, char **argv);
 
 const char *shoal_bench_op_name(shoal_coll_kind_t kind);
 

@@ -26,7 +26,7 @@ static const struct {
     {"plan", shoal_cmd_plan, "say what a run needs and takes, without a device: bytes per rank, milliseconds per step"},
     {"report", shoal_cmd_report, "turn the records of runs into tables"},
     {"data", shoal_cmd_data, "make token files and check them"},
-    {"bench", shoal_cmd_bench, "time kernels and collectives"},
+    {"bench", shoal_cmd_bench, "time the collectives of each transport, or the ops of a training step"},
     {"info", shoal_cmd_info, "show this build, this machine and a configuration with the source of each value"},
 };
 
