@@ -10,6 +10,10 @@
 
 #include <stdarg.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum { SHOAL_LOG_ERROR, SHOAL_LOG_WARN, SHOAL_LOG_INFO, SHOAL_LOG_TRACE } shoal_log_level_t;
 
 /* Names the rank and host in every later line of this process. Before the call lines carry no rank. */
@@ -21,5 +25,9 @@ void shoal_log(shoal_log_level_t level, const char *format, ...) __attribute__((
 #define shoal_warn(...)  shoal_log(SHOAL_LOG_WARN, __VA_ARGS__)
 #define shoal_info(...)  shoal_log(SHOAL_LOG_INFO, __VA_ARGS__)
 #define shoal_trace(...) shoal_log(SHOAL_LOG_TRACE, __VA_ARGS__)
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

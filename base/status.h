@@ -8,6 +8,10 @@
 #ifndef SHOAL_BASE_STATUS_H
 #define SHOAL_BASE_STATUS_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum {
     SHOAL_OK          = 0,
     SHOAL_IN_PROGRESS = 1,
@@ -30,6 +34,10 @@ const char *shoal_status_string(shoal_status_t status);
 
 /* The exit code of the shoal command for a status: 0, 1, 2, 3, 4, 5, 6 or 75. */
 int shoal_status_exit_code(shoal_status_t status);
+
+#ifdef __cplusplus
+}
+#endif
 
 /* Returns the status of `expr` from the calling function unless it is SHOAL_OK. Only for functions with nothing to undo. */
 #define SHOAL_TRY(expr)                      \

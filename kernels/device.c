@@ -59,6 +59,7 @@ shoal_status_t shoal_device_open(const char *name, const shoal_device_config_t *
         chosen.plan_only = false; /* what is planned for is what a run here would take */
         return open_first(&chosen, device_p);
     }
-    chosen.required = true;
-    return open_named(name, &chosen, device_p);
+    chosen.required       = true;
+    shoal_status_t status = open_named(name, &chosen, device_p);
+    return status == SHOAL_ERR_UNSUPPORTED ? SHOAL_ERR_CONFIG : status;
 }

@@ -53,8 +53,11 @@ typedef struct {
     shoal_status_t (*reserve_marks)(shoal_device_t *device, int count);
     shoal_status_t (*mark)(shoal_device_t *device, int mark);
     shoal_status_t (*between)(shoal_device_t *device, int from, int to, double *ms_p);
+    /* Leaves a number on the host when the stream gets there. last_note also answers after an error that lost the device. */
+    shoal_status_t (*note)(shoal_device_t *device, int number);
+    int (*last_note)(shoal_device_t *device);
     /*
-     * From record_begin to record_end, `run`, `enqueue_upload` and `mark` are recorded instead of executed, with the addresses that they
+     * From record_begin to record_end, `run`, `enqueue_upload`, `mark` and `note` are recorded instead of executed, with the addresses that they
      * are given. Ops must have been run once before.
      */
     shoal_status_t (*record_begin)(shoal_device_t *device);
@@ -104,7 +107,7 @@ void shoal_device_add(const shoal_device_ops_t *ops);
 
 /*
  * Opens the device named "cpu", "cuda" or "auto" ("cuda" if the build and the machine have it, else "cpu"). Asking for one
- * that is not in the build is SHOAL_ERR_CONFIG, and the message says so.
+ * that is not in the build or not on this machine is SHOAL_ERR_CONFIG, and the message says which and why.
  */
 shoal_status_t shoal_device_open(const char *name, const shoal_device_config_t *config, shoal_device_t **device_p);
 

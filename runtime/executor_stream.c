@@ -94,6 +94,12 @@ static shoal_status_t name_failure(const shoal_bound_t *bound, int32_t i, shoal_
     return status;
 }
 
+/* The first op of a unit's forward or backward: how far the device has come is known to this grain. */
+static bool begins_layer(const shoal_program_t *program, int32_t i)
+{
+    return i == 0 || program->nodes[i].unit != program->nodes[i - 1].unit || program->nodes[i].phase != program->nodes[i - 1].phase;
+}
+
 static shoal_status_t enqueue(shoal_executor_t *executor, const shoal_bound_t *bound, bool every_op)
 {
     shoal_device_t           *device    = executor->config.device;
@@ -101,6 +107,9 @@ static shoal_status_t enqueue(shoal_executor_t *executor, const shoal_bound_t *b
     bool                      optimizer = false;
     SHOAL_TRY(stream->mark(device, MARK_START));
     for (int32_t i = 0; i < bound->program->nnodes; i++) {
+        if (begins_layer(bound->program, i)) {
+            SHOAL_TRY(stream->note(device, i));
+        }
         if (!optimizer && bound->program->nodes[i].phase == SHOAL_PHASE_OPTIMIZER) {
             SHOAL_TRY(stream->mark(device, MARK_OPTIMIZER));
             optimizer = true;
@@ -146,6 +155,19 @@ static shoal_status_t launch(shoal_executor_t *executor, shoal_bound_t *bound)
     return device->ops->stream->replay(device, bound->recording);
 }
 
+/* An error of the device shows up here, at the end of everything that was enqueued. */
+static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t *bound)
+{
+    shoal_device_t *device = executor->config.device;
+    shoal_status_t  status = device->ops->synchronize(device);
+    int             i      = device->ops->stream->last_note(device);
+    if (status != SHOAL_OK && i >= 0 && i < bound->program->nnodes) {
+        name_failure(bound, i, status);
+        shoal_error("or in an op of the same unit behind it; run.check_ops = true names the op");
+    }
+    return status;
+}
+
 static shoal_status_t read_op_times(shoal_executor_t *executor, const shoal_bound_t *bound)
 {
     shoal_device_t *device = executor->config.device;
@@ -167,7 +189,7 @@ shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound
     executor->run_start_ns           = shoal_time_ns();
     SHOAL_TRY(fetch_all(executor, bound, &times));
     SHOAL_TRY(launch(executor, bound));
-    SHOAL_TRY(device->ops->synchronize(device));
+    SHOAL_TRY(await_end(executor, bound));
     times.total = shoal_ms_since(executor->run_start_ns);
     SHOAL_TRY(stream->between(device, MARK_START, MARK_END, &times.busy[SHOAL_LANE_COMPUTE]));
     SHOAL_TRY(stream->between(device, MARK_OPTIMIZER, MARK_END, &times.optimizer));
