@@ -2,11 +2,10 @@
 /* Philox itself is Random123's; what is here turns its blocks into normals and permutations. */
 #include "base/rng.h"
 
-#include <math.h>
 #include <string.h>
 #include <xxhash.h>
 
-#include <Random123/philox.h>
+#include "base/rng_normal.h"
 
 uint64_t shoal_rng_stream(uint64_t seed, const char *name)
 {
@@ -21,18 +20,6 @@ void shoal_rng_block(uint64_t stream, uint64_t block, uint32_t words_p[4])
     memcpy(words_p, words.v, sizeof(words.v));
 }
 
-static void normal_block(uint64_t stream, uint64_t block, double z_p[4])
-{
-    uint32_t words[4];
-    shoal_rng_block(stream, block, words);
-    for (int pair = 0; pair < 4; pair += 2) {
-        double radius = sqrt(-2.0 * log((words[pair] + 0.5) * 0x1p-32));
-        double angle  = 2.0 * 3.14159265358979323846 * ((words[pair + 1] + 0.5) * 0x1p-32);
-        z_p[pair]     = radius * cos(angle);
-        z_p[pair + 1] = radius * sin(angle);
-    }
-}
-
 void shoal_rng_normal(uint64_t stream, uint64_t first, size_t count, float std, float *out_p)
 {
     double   z[4];
@@ -41,7 +28,7 @@ void shoal_rng_normal(uint64_t stream, uint64_t first, size_t count, float std, 
         uint64_t index = first + i;
         if (index / 4 != held) {
             held = index / 4;
-            normal_block(stream, held, z);
+            shoal_rng_normal_block(stream, held, z);
         }
         out_p[i] = (float)((double)std * z[index % 4]);
     }

@@ -27,6 +27,7 @@ static const char *const kind_names[] = {
     [SHOAL_OP_SUMSQ]          = "sumsq",
     [SHOAL_OP_CAST]           = "cast",
     [SHOAL_OP_FILL]           = "fill",
+    [SHOAL_OP_NORMAL]         = "normal",
     [SHOAL_OP_OPTIM]          = "optim",
     [SHOAL_OP_ALL_GATHER]     = "all_gather",
     [SHOAL_OP_REDUCE_SCATTER] = "reduce_scatter",
@@ -233,6 +234,8 @@ double shoal_op_nbytes(const shoal_op_t *op)
         return cast_nbytes(op);
     case SHOAL_OP_FILL:
         return fill_nelem(op) * (double)shoal_dtype_nbytes(op->dtype);
+    case SHOAL_OP_NORMAL:
+        return 4.0 * (double)op->normal.n;
     case SHOAL_OP_OPTIM:
         return optim_nbytes(op);
     case SHOAL_OP_ALL_GATHER:

@@ -104,6 +104,11 @@ typedef enum {
     /* Sets the listed element ranges of dst, of any `dtype`, to zero.  0 dst                                     fill */
     SHOAL_OP_FILL,
     /*
+     * Initial values: dst[i] = std * element first + i of the normal sequence of `stream` (base/rng.h), or `constant` where
+     * std is 0. fp32 whatever `dtype`.  0 dst f32 (n)                                                        normal
+     */
+    SHOAL_OP_NORMAL,
+    /*
      * One optimizer step on a flat shard; formulas in kernels/optim.h. Padding is updated like parameters: its gradient
      * is zero, so it stays zero. `ranges` lists the element ranges that decay, ascending and disjoint. gnorm_sq is read only
      * when clip > 0.
@@ -212,6 +217,11 @@ typedef struct {
             const shoal_range_t *ranges; /* owned by the program */
             size_t               count;
         } fill;
+        struct {
+            size_t   n;
+            uint64_t stream, first;
+            float    std, constant;
+        } normal;
         struct {
             size_t               n;
             shoal_optim_kind_t   optim;

@@ -191,24 +191,23 @@ static bool clip(const shoal_tensor_t *tensor, size_t first, size_t count, size_
     return tensor->present && *begin_p < *end_p;
 }
 
-void shoal_unit_init(const shoal_unit_t *unit, uint64_t seed, size_t first, size_t count, float *values_p)
+size_t shoal_unit_initial(const shoal_unit_t *unit, uint64_t seed, size_t first, size_t count, shoal_op_t *ops_p, size_t *offsets_p)
 {
-    memset(values_p, 0, count * sizeof(*values_p));
+    size_t n = 0;
+    ops_p[n] = (shoal_op_t){.kind = SHOAL_OP_NORMAL, .dtype = SHOAL_F32, .normal = {.n = count}};
+    offsets_p[n++] = 0;
     for (int s = 0; s < SHOAL_T_COUNT; s++) {
         const shoal_tensor_t *tensor = &unit->tensors[s];
         size_t                begin, end;
-        if (!clip(tensor, first, count, &begin, &end)) {
-            continue;
-        }
-        if (tensor->std > 0.0) {
-            shoal_rng_normal(shoal_rng_stream(seed, tensor->name), begin - tensor->offset, end - begin, (float)tensor->std,
-                             values_p + (begin - first));
-            continue;
-        }
-        for (size_t i = begin; i < end; i++) {
-            values_p[i - first] = tensor->constant;
+        if (clip(tensor, first, count, &begin, &end)) {
+            uint64_t stream = shoal_rng_stream(seed, tensor->name);
+            ops_p[n] = (shoal_op_t){.kind   = SHOAL_OP_NORMAL,
+                                    .dtype  = SHOAL_F32,
+                                    .normal = {end - begin, stream, begin - tensor->offset, (float)tensor->std, tensor->constant}};
+            offsets_p[n++] = begin - first;
         }
     }
+    return n;
 }
 
 size_t shoal_unit_decay_ranges(const shoal_unit_t *unit, size_t first, size_t count, shoal_range_t *ranges_p)

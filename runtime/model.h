@@ -79,8 +79,11 @@ void           shoal_model_destroy(shoal_model_t *model);
 /* Elements of a unit's shard on each of `nranks` ranks: the flat layout cut into equal parts, multiples of SHOAL_TENSOR_ALIGN. */
 size_t shoal_unit_shard_nelem(const shoal_unit_t *unit, int nranks);
 
-/* Writes the initial values of elements first .. first + count - 1 of the unit's flat layout (zero in gaps and padding). */
-void shoal_unit_init(const shoal_unit_t *unit, uint64_t seed, size_t first, size_t count, float *values_p);
+/*
+ * The ops that give elements first .. first + count - 1 of the unit's flat layout their initial values (zero in gaps and padding), in
+ * order, and where in these elements each writes. Both have room for SHOAL_T_COUNT + 1. Returns how many.
+ */
+size_t shoal_unit_initial(const shoal_unit_t *unit, uint64_t seed, size_t first, size_t count, shoal_op_t *ops_p, size_t *offsets_p);
 
 /*
  * The ranges of first .. first + count - 1 that belong to decaying tensors, relative to `first`. ranges_p has room for

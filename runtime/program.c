@@ -35,6 +35,7 @@ static const struct {
     [SHOAL_OP_SUMSQ]          = {BIT(0), BIT(1), SHOAL_LANE_COMPUTE},
     [SHOAL_OP_CAST]           = {BIT(0), BIT(1), SHOAL_LANE_COMPUTE},
     [SHOAL_OP_FILL]           = {0, BIT(0), SHOAL_LANE_COMPUTE},
+    [SHOAL_OP_NORMAL]         = {0, BIT(0), SHOAL_LANE_COMPUTE},
     [SHOAL_OP_OPTIM]          = {BIT(4) | BIT(6) | BIT(7), BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(5), SHOAL_LANE_COMPUTE},
     [SHOAL_OP_ALL_GATHER]     = {BIT(0), BIT(1), SHOAL_LANE_GATHER},
     [SHOAL_OP_REDUCE_SCATTER] = {BIT(0), BIT(1), SHOAL_LANE_REDUCE},

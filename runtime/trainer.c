@@ -103,57 +103,34 @@ static void *state(const shoal_trainer_t *trainer, shoal_buffer_id_t id)
     return trainer->region + trainer->step.train.buffers[id].offset;
 }
 
-static void to_bf16(const float *values, size_t n, shoal_bf16_t *out_p)
+static shoal_status_t run_op(shoal_trainer_t *trainer, const shoal_op_t *op, void *first, void *second)
 {
-    for (size_t i = 0; i < n; i++) {
-        out_p[i] = shoal_f32_to_bf16(values[i]);
-    }
+    void *args[SHOAL_OP_MAX_ARGS] = {first, second};
+    return trainer->device->ops->run(trainer->device, op, args, trainer->region + trainer->step.workspace_offset);
 }
 
-enum { INIT_CHUNK = 1 << 16 };
-
-/* Initial values of elements first .. first + n - 1 of the rank's shard of a unit, with their copy and zeroed optimizer state. */
-static shoal_status_t init_chunk(shoal_trainer_t *trainer, int unit, size_t first, size_t n)
-{
-    static const float        zeros[INIT_CHUNK];
-    const shoal_unit_state_t *unit_state = &trainer->step.sharding.units[unit];
-    shoal_device_t           *device     = trainer->device;
-    bool  whole  = trainer->peers.size == 1 || trainer->spec->parallel.shard == SHOAL_SHARD_NONE;
-    size_t base  = whole ? 0 : unit_state->shard_nelem * (size_t)trainer->peers.rank;
-    float *values = malloc(n * (sizeof(float) + sizeof(shoal_bf16_t)));
-    if (values == NULL) {
-        shoal_error("no memory for initial values");
-        return SHOAL_ERR_NO_MEMORY;
-    }
-    shoal_bf16_t *copy = (shoal_bf16_t *)(values + n);
-    shoal_unit_init(&trainer->step.model.units[unit], trainer->spec->run.seed, base + first, n, values);
-    shoal_status_t status =
-        device->ops->upload(device, (float *)state(trainer, unit_state->master) + first, values, n * sizeof(float));
-    if (status == SHOAL_OK && unit_state->copy >= 0) {
-        to_bf16(values, n, copy);
-        status = device->ops->upload(device, (shoal_bf16_t *)state(trainer, unit_state->copy) + first, copy, n * sizeof(*copy));
-    }
-    for (int s = 0; s < 3 && status == SHOAL_OK && unit_state->state[s] >= 0; s++) {
-        status = device->ops->upload(device, (float *)state(trainer, unit_state->state[s]) + first, zeros, n * sizeof(float));
-    }
-    free(values);
-    return status;
-}
-
+/* The rank's shard of a unit, its copy in the gather type, and zeroed optimizer state; by ops, where the memory is. */
 static shoal_status_t init_unit(shoal_trainer_t *trainer, int unit)
 {
-    size_t         total  = trainer->step.sharding.units[unit].shard_nelem;
-    shoal_status_t status = SHOAL_OK;
-#pragma omp parallel for num_threads(trainer->nthreads) schedule(dynamic)
-    for (size_t first = 0; first < total; first += INIT_CHUNK) {
-        size_t         n    = total - first < INIT_CHUNK ? total - first : INIT_CHUNK;
-        shoal_status_t mine = init_chunk(trainer, unit, first, n);
-        if (mine != SHOAL_OK) {
-#pragma omp critical
-            status = mine;
-        }
+    const shoal_unit_state_t *held  = &trainer->step.sharding.units[unit];
+    bool                      whole = trainer->peers.size == 1 || trainer->spec->parallel.shard == SHOAL_SHARD_NONE;
+    size_t                    n = held->shard_nelem, first = whole ? 0 : n * (size_t)trainer->peers.rank;
+    float                    *master = state(trainer, held->master);
+    shoal_op_t                ops[SHOAL_T_COUNT + 1];
+    size_t                    offsets[SHOAL_T_COUNT + 1];
+    size_t count = shoal_unit_initial(&trainer->step.model.units[unit], trainer->spec->run.seed, first, n, ops, offsets);
+    for (size_t i = 0; i < count; i++) {
+        SHOAL_TRY(run_op(trainer, &ops[i], master + offsets[i], NULL));
     }
-    return status;
+    if (held->copy >= 0) {
+        shoal_op_t cast = {.kind = SHOAL_OP_CAST, .dtype = SHOAL_F32, .cast = {n, SHOAL_F32, trainer->spec->precision.gather, false}};
+        SHOAL_TRY(run_op(trainer, &cast, master, state(trainer, held->copy)));
+    }
+    shoal_op_t zero = {.kind = SHOAL_OP_NORMAL, .dtype = SHOAL_F32, .normal = {.n = n}};
+    for (int s = 0; s < 3 && held->state[s] >= 0; s++) {
+        SHOAL_TRY(run_op(trainer, &zero, state(trainer, held->state[s]), NULL));
+    }
+    return SHOAL_OK;
 }
 
 static shoal_status_t init_rope(shoal_trainer_t *trainer)

@@ -86,6 +86,9 @@ static void describe_shape(const shoal_op_t *op, char *text_p, size_t nbytes)
     case SHOAL_OP_CAST:
         snprintf(text_p, nbytes, "%zu, %s to %s", op->cast.n, shoal_dtype_name(op->cast.src_dtype), shoal_dtype_name(op->cast.dst_dtype));
         break;
+    case SHOAL_OP_NORMAL:
+        snprintf(text_p, nbytes, "%zu", op->normal.n);
+        break;
     case SHOAL_OP_OPTIM:
         snprintf(text_p, nbytes, "%zu", op->optim.n);
         break;

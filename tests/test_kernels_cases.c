@@ -23,6 +23,7 @@ static const shoal_range_t decay_all[]    = {{0, 1000000}};
 #define REDUCE(kind_, ...)    .op = {.kind = SHOAL_OP_##kind_, .reduce = {__VA_ARGS__}}
 #define CAST(...)             .op = {.kind = SHOAL_OP_CAST, .cast = {__VA_ARGS__}}
 #define FILL(ranges_, count_) .op = {.kind = SHOAL_OP_FILL, .fill = {ranges_, count_}}
+#define NORMAL(...)           .op = {.kind = SHOAL_OP_NORMAL, .normal = {__VA_ARGS__}}
 #define OPTIM(...)            .op = {.kind = SHOAL_OP_OPTIM, .optim = {__VA_ARGS__}}
 
 const kernel_case_t kernel_cases[] = {
@@ -130,6 +131,9 @@ const kernel_case_t kernel_cases[] = {
     {CAST(.n = 33), .alias = ALIAS(1, 0)},
     {FILL(fill_ranges, 5)},
     {FILL(decay_all, 0)},
+    {NORMAL(.n = 1, .stream = 7, .first = 2, .std = 1)},
+    {NORMAL(.n = 1003, .stream = 0x123456789abcdef0, .first = 0x3ffffffff, .std = 0.02f)},
+    {NORMAL(.n = 33, .constant = -1.5f)},
 
     {OPTIM(.n = 251, .optim = SHOAL_OPTIM_ADAMW, .ranges = decay_ranges, .count = 3, .beta1 = 0.9f, .beta2 = 0.95f,
            .eps = 1e-8f, .clip = 1), .omit = OMIT(3)},

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/rng.h"
 #include "tests/test_kernels.h"
 
 static const double step = 3e-5;
@@ -527,6 +528,22 @@ static void fill_oracle(const shoal_op_t *op, double *const *a)
     }
 }
 
+static shape_t normal_x(const shoal_op_t *op) { return (shape_t){1, op->normal.n, op->normal.n}; }
+
+/* As base/rng.h says it, from the words of a block. */
+static void normal_oracle(const shoal_op_t *op, double *const *a)
+{
+    for (size_t i = 0; i < op->normal.n; i++) {
+        uint64_t index = op->normal.first + i;
+        unsigned pair  = index % 4 / 2 * 2;
+        uint32_t words[4];
+        shoal_rng_block(op->normal.stream, index / 4, words);
+        double radius = sqrt(-2 * log((words[pair] + 0.5) / 0x1p32)), turn = 2 * acos(-1) * ((words[pair + 1] + 0.5) / 0x1p32);
+        double value  = radius * (index % 2 == 0 ? cos(turn) : sin(turn));
+        a[0][i]       = op->normal.std > 0 ? (double)op->normal.std * value : (double)op->normal.constant;
+    }
+}
+
 /* ---- optimizers ---- */
 
 static shape_t optim_x(const shoal_op_t *op) { return (shape_t){1, op->optim.n, op->optim.n}; }
@@ -660,6 +677,7 @@ const kind_spec_t kind_specs[SHOAL_OP_COMPUTE_COUNT] = {
     [SHOAL_OP_SUMSQ] = {{{INPUT, T_F32, false, reduce_x}, {GRADIENT, T_F32, false, scalar}}, NULL, reduce_oracle},
     [SHOAL_OP_CAST]  = {{{INPUT, T_CAST_SRC, false, cast_x}, {GRADIENT, T_CAST_DST, false, cast_x}}, NULL, cast_oracle},
     [SHOAL_OP_FILL]  = {{{OUTPUT, T_DTYPE, false, fill_x}}, NULL, fill_oracle},
+    [SHOAL_OP_NORMAL] = {{{OUTPUT, T_F32, false, normal_x}}, NULL, normal_oracle},
     [SHOAL_OP_OPTIM] = {{{UPDATE, T_F32, false, optim_x}, {UPDATE, T_F32, false, optim_x}, {UPDATE, T_F32, false, optim_x},
                          {UPDATE, T_F32, false, optim_x}, {INPUT, T_F32, false, optim_x}, {OUTPUT, T_DTYPE, false, optim_x},
                          {INPUT, T_F32, false, scalar}, {INPUT, T_F32, false, optim_scalars}},

@@ -235,6 +235,21 @@ static void test_unit_layout(void **state)
     shoal_model_destroy(&model);
 }
 
+static void initial_values(const shoal_unit_t *unit, size_t first, size_t count, float *values_p)
+{
+    shoal_op_t ops[SHOAL_T_COUNT + 1];
+    size_t     offsets[SHOAL_T_COUNT + 1], n = shoal_unit_initial(unit, 5, first, count, ops, offsets);
+    for (size_t i = 0; i < n; i++) {
+        float *to = values_p + offsets[i];
+        for (size_t j = 0; j < ops[i].normal.n; j++) {
+            to[j] = ops[i].normal.constant;
+        }
+        if (ops[i].normal.std > 0.0f) {
+            shoal_rng_normal(ops[i].normal.stream, ops[i].normal.first, ops[i].normal.n, ops[i].normal.std, to);
+        }
+    }
+}
+
 static void test_shards_hold_the_same_values(void **state)
 {
     shoal_model_t      model;
@@ -244,13 +259,13 @@ static void test_shards_hold_the_same_values(void **state)
     for (int u = 0; u < model.nunits; u++) {
         size_t n     = shoal_unit_shard_nelem(&model.units[u], 1);
         float *whole = malloc(n * sizeof(float));
-        shoal_unit_init(&model.units[u], 5, 0, n, whole);
+        initial_values(&model.units[u], 0, n, whole);
         for (int ranks = 2; ranks <= 7; ranks++) {
             size_t shard = shoal_unit_shard_nelem(&model.units[u], ranks);
             float *part  = malloc(shard * sizeof(float));
             for (int r = 0; r < ranks; r++) {
                 size_t first = shard * (size_t)r, count = first + shard <= n ? shard : first < n ? n - first : 0;
-                shoal_unit_init(&model.units[u], 5, first, shard, part);
+                initial_values(&model.units[u], first, shard, part);
                 assert_memory_equal(part, whole + (first < n ? first : 0), count * sizeof(float));
             }
             free(part);

@@ -83,6 +83,7 @@ shoal_status_t shoal_ref_xent(shoal_cpu_t *cpu, const shoal_op_t *op, void *cons
 shoal_status_t shoal_ref_sum(shoal_cpu_t *cpu, const shoal_op_t *op, void *const *args, void *workspace);
 shoal_status_t shoal_ref_cast(shoal_cpu_t *cpu, const shoal_op_t *op, void *const *args, void *workspace);
 shoal_status_t shoal_ref_fill(shoal_cpu_t *cpu, const shoal_op_t *op, void *const *args, void *workspace);
+shoal_status_t shoal_ref_normal(shoal_cpu_t *cpu, const shoal_op_t *op, void *const *args, void *workspace);
 shoal_status_t shoal_ref_optim(shoal_cpu_t *cpu, const shoal_op_t *op, void *const *args, void *workspace);
 
 size_t shoal_ref_embed_bwd_workspace(shoal_cpu_t *cpu, const shoal_op_t *op);

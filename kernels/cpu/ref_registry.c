@@ -20,6 +20,7 @@ static const shoal_cpu_kernel_t ref_kernels[SHOAL_OP_COMPUTE_COUNT] = {
     [SHOAL_OP_SUMSQ]         = {shoal_ref_sum, shoal_ref_sum_workspace, "ref"},
     [SHOAL_OP_CAST]          = {shoal_ref_cast, NULL, "ref"},
     [SHOAL_OP_FILL]          = {shoal_ref_fill, NULL, "ref"},
+    [SHOAL_OP_NORMAL]        = {shoal_ref_normal, NULL, "ref"},
     [SHOAL_OP_OPTIM]         = {shoal_ref_optim, NULL, "ref"},
 };
 
