@@ -7,11 +7,14 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "runtime/trainer.h"
 #include "src/config.h"
+
+const char *train_run_device;
 
 typedef struct {
     const char *const *words;
@@ -43,6 +46,15 @@ static shoal_status_t steps(shoal_trainer_t *trainer, size_t nsteps, train_run_t
     return trainer->step.has_eval ? shoal_trainer_eval(trainer, &run->valid_loss) : SHOAL_OK;
 }
 
+/* The specification is the configuration's, but its device's name is only read later. */
+static void choose_device(const shoal_spec_t *spec)
+{
+    const char *asked = train_run_device != NULL ? train_run_device : getenv("SHOAL_TEST_DEVICE");
+    if (asked != NULL && strcmp(spec->run.device, "auto") == 0) {
+        ((shoal_spec_t *)spec)->run.device = asked;
+    }
+}
+
 static shoal_status_t train(const job_t *job, shoal_bootstrap_t *bootstrap)
 {
     shoal_config_t     *config;
@@ -52,6 +64,7 @@ static shoal_status_t train(const job_t *job, shoal_bootstrap_t *bootstrap)
     SHOAL_TRY(shoal_config_load(NULL, job->nwords, (char *const *)job->words, &config));
     shoal_status_t status = shoal_config_resolve(config, bootstrap->size, &spec);
     if (status == SHOAL_OK) {
+        choose_device(spec);
         status = shoal_trainer_create(spec, bootstrap, &trainer);
         if (status == SHOAL_OK) {
             status = steps(&trainer, spec->run.steps, &run);

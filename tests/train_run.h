@@ -2,6 +2,8 @@
 /*
  * Training runs for tests: forks the ranks, each trains in memory without records, and the parent reads what rank 0 saw from a shared
  * page. The parent itself never computes, so no OpenMP team is alive when it forks.
+ *
+ * SHOAL_TEST_DEVICE=cuda makes the device of all runs that do not name one, for machines that have it.
  */
 #ifndef SHOAL_TESTS_TRAIN_RUN_H
 #define SHOAL_TESTS_TRAIN_RUN_H
@@ -18,6 +20,9 @@ typedef struct {
     size_t heap_growth_nbytes;                /* from the end of step 2 to the end */
     size_t nops;
 } train_run_t;
+
+/* NULL, or the name of a device that the configuration cannot name (shoal_device_add), on which runs take place. */
+extern const char *train_run_device;
 
 /* Words are group.key=value; NULL ends the list. Returns the job's exit code. */
 int train_run(int nranks, const char *const *words, train_run_t *run_p);

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Inside the CUDA device: a registry of kernels by (op kind, dtype), filled in layers as the CPU's is. The kernels of this folder
+ * fill every slot; cuBLASLt then overrides matmul and cuDNN attention, where they can serve an op (each says so per op and
+ * leaves the rest to the kernel it displaced).
+ *
+ * A kernel's run function enqueues on cuda->stream and returns; it neither allocates nor synchronizes, except cuBLASLt and cuDNN the first
+ * time that they see an op of some dimensions. A launch that fails is found by the device after the call.
+ *
+ * Readable by C, by nvcc and by a C++ compiler without CUDA (kernels/cuda/emulate.h): no type of the toolkit appears here.
+ */
+#ifndef SHOAL_KERNELS_CUDA_CUDA_H
+#define SHOAL_KERNELS_CUDA_CUDA_H
+
+#include "kernels/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The emulated kernels get symbols of their own, because a test links both them and the GPU's. */
+#ifdef SHOAL_CUDA_EMULATION
+#define SHOAL_CUDA_SYMBOL(name) __asm__("shoal_emulated_" #name)
+#else
+#define SHOAL_CUDA_SYMBOL(name)
+#endif
+
+enum { SHOAL_CUDA_DTYPES = 2 }; /* SHOAL_F32 and SHOAL_BF16 index the registry */
+
+typedef struct shoal_cuda          shoal_cuda_t;
+typedef struct shoal_cuda_cublaslt shoal_cuda_cublaslt_t;
+typedef struct shoal_cuda_cudnn    shoal_cuda_cudnn_t;
+
+typedef shoal_status_t (*shoal_cuda_run_fn_t)(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *workspace);
+/* Bytes of scratch memory. A function of the op alone, so that a plan made without a GPU is exact. */
+typedef size_t (*shoal_cuda_workspace_fn_t)(const shoal_cuda_t *cuda, const shoal_op_t *op);
+
+typedef struct {
+    shoal_cuda_run_fn_t       run;
+    shoal_cuda_workspace_fn_t workspace; /* NULL: needs none */
+    const char               *source;    /* "own", "cublaslt", "cudnn": for `info`, errors and tests */
+} shoal_cuda_kernel_t;
+
+typedef shoal_cuda_kernel_t shoal_cuda_registry_t[SHOAL_OP_COMPUTE_COUNT][SHOAL_CUDA_DTYPES];
+
+struct shoal_cuda {
+    shoal_device_t         base;
+    int                    device;          /* CUDA's ordinal; -1: no GPU here, the instance can only plan */
+    char                   name[80];
+    int                    multiprocessors;
+    int                    capability;      /* 90 for sm_90 */
+    bool                   deterministic;
+    bool                   tune;            /* time the candidates for a matmul, rather than take the first */
+    const char            *tune_file;       /* where the fastest are remembered; NULL: nowhere. Owned by the device */
+    struct CUstream_st    *stream;          /* every kernel runs there */
+    struct CUevent_st    **marks;           /* (nmarks) time stamps */
+    int                    nmarks;
+    bool                   recording;       /* between record_begin and record_end */
+    int                   *note;            /* page-locked: the last number that the stream has left */
+    shoal_cuda_registry_t  kernels;
+    shoal_cuda_cublaslt_t *cublaslt;
+    shoal_cuda_cudnn_t    *cudnn;
+};
+
+/* Every slot: the kernels of this folder. */
+void shoal_cuda_fill_own(shoal_cuda_registry_t kernels) SHOAL_CUDA_SYMBOL(fill_own);
+
+/* Each overrides the slots it has a kernel for. Both only touch the libraries, not the GPU, when cuda->device is -1. */
+shoal_status_t shoal_cuda_fill_cublaslt(shoal_cuda_t *cuda);
+shoal_status_t shoal_cuda_fill_cudnn(shoal_cuda_t *cuda);
+
+/* Free what the two above and later runs made; no-ops if they were not called. */
+void shoal_cuda_release_cublaslt(shoal_cuda_t *cuda);
+void shoal_cuda_release_cudnn(shoal_cuda_t *cuda);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The CUDA device: opening a GPU, its memory, and running ops through the registry on one stream. An instance that may only plan needs
+ * neither GPU nor driver: the toolkit's libraries load without.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/error.h"
+#include "kernels/cuda/own.h"
+
+enum { OLDEST_CAPABILITY = 80, PLANNED_CAPABILITY = 90, PLANNED_MULTIPROCESSORS = 132 };
+
+shoal_cuda_t *shoal_cuda_of(shoal_device_t *device)
+{
+    return (shoal_cuda_t *)device; /* base is the first member */
+}
+
+static void say_missing(const shoal_device_config_t *config, const char *why)
+{
+    shoal_log(config->required ? SHOAL_LOG_ERROR : SHOAL_LOG_INFO, "device cuda: %s", why);
+}
+
+/* The GPU of this rank, or SHOAL_ERR_UNSUPPORTED after saying why there is none. */
+static shoal_status_t find_gpu(const shoal_device_config_t *config, int *device_p)
+{
+    char        why[256];
+    int         count = 0, driver = 0, runtime = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (error == cudaErrorInsufficientDriver && driver == 0) {
+        say_missing(config, "this machine has no driver for NVIDIA GPUs");
+        return SHOAL_ERR_UNSUPPORTED;
+    }
+    if (error != cudaSuccess || count == 0) {
+        snprintf(why, sizeof(why), "%s (driver for CUDA %d.%d, built with %d.%d)",
+                 cudaGetErrorString(error != cudaSuccess ? error : cudaErrorNoDevice), driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        say_missing(config, why);
+        return SHOAL_ERR_UNSUPPORTED;
+    }
+    /* A launcher that gives each rank a GPU of its own hides the others, and the local rank then says nothing. */
+    *device_p = count == 1 ? 0 : config->local_rank;
+    if (*device_p >= count) {
+        shoal_error("device cuda: local rank %d has no GPU: this node shows %d", config->local_rank, count);
+        return SHOAL_ERR_CONFIG;
+    }
+    return SHOAL_OK;
+}
+
+static shoal_status_t read_properties(shoal_cuda_t *cuda, const shoal_device_config_t *config)
+{
+    struct cudaDeviceProp properties;
+    SHOAL_CUDA_TRY(cudaGetDeviceProperties(&properties, cuda->device));
+    snprintf(cuda->name, sizeof(cuda->name), "%.79s", properties.name);
+    cuda->multiprocessors = properties.multiProcessorCount;
+    cuda->capability      = 10 * properties.major + properties.minor;
+    if (cuda->capability < OLDEST_CAPABILITY) {
+        char why[256];
+        snprintf(why, sizeof(why), "GPU %d, %s, has compute capability %d.%d; %d.%d is the oldest that this build has code for", cuda->device,
+                 cuda->name, properties.major, properties.minor, OLDEST_CAPABILITY / 10, OLDEST_CAPABILITY % 10);
+        say_missing(config, why);
+        return SHOAL_ERR_UNSUPPORTED;
+    }
+    return SHOAL_OK;
+}
+
+/* The process sleeps while it waits for the GPU: its core belongs to the progress thread. */
+static shoal_status_t start_gpu(shoal_cuda_t *cuda, const shoal_device_config_t *config)
+{
+    SHOAL_TRY(read_properties(cuda, config));
+    SHOAL_CUDA_TRY(cudaInitDevice(cuda->device, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid));
+    SHOAL_CUDA_TRY(cudaSetDevice(cuda->device));
+    SHOAL_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    SHOAL_CUDA_TRY(cudaMallocHost((void **)&cuda->note, sizeof(*cuda->note)));
+    *cuda->note = -1;
+    return SHOAL_OK;
+}
+
+/* $XDG_CACHE_HOME/shoal/cublaslt, or the same below ~/.cache; NULL where there is no such place. */
+static char *tune_file(void)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char       *path  = NULL;
+    if (cache != NULL && cache[0] == '/') {
+        return asprintf(&path, "%s/shoal/cublaslt", cache) > 0 ? path : NULL;
+    }
+    return home != NULL && asprintf(&path, "%s/.cache/shoal/cublaslt", home) > 0 ? path : NULL;
+}
+
+static void cuda_close(shoal_device_t *device)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    shoal_cuda_release_cublaslt(cuda);
+#ifdef SHOAL_HAVE_CUDNN
+    shoal_cuda_release_cudnn(cuda);
+#endif
+    shoal_cuda_free_marks(cuda);
+    if (cuda->note != NULL) {
+        cudaFreeHost(cuda->note);
+    }
+    if (cuda->stream != NULL) {
+        cudaStreamDestroy(cuda->stream);
+    }
+    free((char *)cuda->tune_file);
+    free(cuda);
+}
+
+static shoal_status_t fill(shoal_cuda_t *cuda)
+{
+    shoal_cuda_fill_own(cuda->kernels);
+    SHOAL_TRY(shoal_cuda_fill_cublaslt(cuda));
+#ifdef SHOAL_HAVE_CUDNN
+    SHOAL_TRY(shoal_cuda_fill_cudnn(cuda));
+#endif
+    return SHOAL_OK;
+}
+
+static shoal_status_t cuda_open(const shoal_device_config_t *config, shoal_device_t **device_p)
+{
+    shoal_cuda_t *cuda = calloc(1, sizeof(*cuda));
+    if (cuda == NULL) {
+        shoal_error("cuda: out of memory");
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    cuda->base.ops        = &shoal_cuda_device_ops;
+    cuda->deterministic   = !config->nondeterministic;
+    cuda->tune            = !config->untuned;
+    cuda->tune_file       = tune_file();
+    cuda->device          = -1;
+    cuda->capability      = PLANNED_CAPABILITY;
+    cuda->multiprocessors = PLANNED_MULTIPROCESSORS;
+    snprintf(cuda->name, sizeof(cuda->name), "NVIDIA H200");
+    shoal_status_t status = config->plan_only ? SHOAL_OK : find_gpu(config, &cuda->device);
+    if (status == SHOAL_OK && !config->plan_only) {
+        status = start_gpu(cuda, config);
+    }
+    if (status == SHOAL_OK) {
+        status = fill(cuda);
+    }
+    if (status != SHOAL_OK) {
+        cuda_close(&cuda->base);
+        return status;
+    }
+    *device_p = &cuda->base;
+    return SHOAL_OK;
+}
+
+/* Dense peaks by NVIDIA's data sheets, flop/s; the first name that the GPU's contains. */
+static const struct {
+    const char *name;
+    double      bf16, f32, memory_gbs;
+} datasheets[] = {
+    {"GH200", 989.4e12, 66.9e12, 4000}, {"H200 NVL", 835.5e12, 60e12, 4800}, {"H200", 989.4e12, 66.9e12, 4800},
+    {"H100 PCIe", 756e12, 51.2e12, 2000}, {"H100 NVL", 835.5e12, 60e12, 3900}, {"H100", 989.4e12, 66.9e12, 3350},
+    {"A100-SXM4-40GB", 312e12, 19.5e12, 1555}, {"A100", 312e12, 19.5e12, 2039},
+};
+enum { PLANNED_MEMORY_GIB = 140 };
+
+static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    const char   *name  = cuda->name;
+    size_t        total = 0, first = 0;
+    int           driver = 0;
+    *info_p = (shoal_device_info_t){.memory_nbytes = (size_t)PLANNED_MEMORY_GIB << 30};
+    if (cuda->device >= 0) {
+        cudaMemGetInfo(&info_p->memory_nbytes, &total);
+    }
+    while (first < sizeof(datasheets) / sizeof(datasheets[0]) && strstr(name, datasheets[first].name) == NULL) {
+        first++;
+    }
+    if (first < sizeof(datasheets) / sizeof(datasheets[0])) {
+        info_p->peak_bf16_flops = datasheets[first].bf16;
+        info_p->peak_f32_flops  = datasheets[first].f32;
+        info_p->memory_gbs      = datasheets[first].memory_gbs;
+    }
+    const char *matmul = cuda->kernels[SHOAL_OP_MATMUL][SHOAL_BF16].source, *attention = cuda->kernels[SHOAL_OP_ATTENTION][SHOAL_BF16].source;
+    if (cuda->device < 0) {
+        snprintf(info_p->name, sizeof(info_p->name), "%s, planned for and not opened, %s matmul, %s attention", name, matmul, attention);
+        return;
+    }
+    cudaDriverGetVersion(&driver);
+    snprintf(info_p->name, sizeof(info_p->name), "%s, driver for CUDA %d.%d, %s matmul, %s attention", name, driver / 1000,
+             driver % 1000 / 10, matmul, attention);
+}
+
+static shoal_status_t cuda_alloc(shoal_device_t *device, size_t nbytes, void **memory_p)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    size_t        unused = 0, total = 0;
+    SHOAL_CUDA_TRY(cudaSetDevice(cuda->device));
+    cudaError_t error = cudaMalloc(memory_p, nbytes > 0 ? nbytes : 1);
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* this one is not sticky: forget it */
+        cudaMemGetInfo(&unused, &total);
+        shoal_error("cuda: cannot allocate %zu bytes (%.2f GiB) on GPU %d: %zu of its %zu bytes are free", nbytes, (double)nbytes * 0x1p-30,
+                    cuda->device, unused, total);
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    return shoal_cuda_check(error, "cudaMalloc");
+}
+
+static void cuda_free(shoal_device_t *device, void *memory, size_t nbytes)
+{
+    (void)nbytes;
+    cudaSetDevice(shoal_cuda_of(device)->device);
+    cudaFree(memory);
+}
+
+/* The calling thread need not be the one that opened the device. The copy comes after everything that is on the stream. */
+static shoal_status_t copy(shoal_device_t *device, void *to, const void *from, size_t nbytes, enum cudaMemcpyKind kind)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    SHOAL_CUDA_TRY(cudaSetDevice(cuda->device));
+    SHOAL_CUDA_TRY(cudaMemcpyAsync(to, from, nbytes, kind, cuda->stream));
+    SHOAL_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
+    return SHOAL_OK;
+}
+
+static shoal_status_t cuda_upload(shoal_device_t *device, void *to, const void *from_host, size_t nbytes)
+{
+    return copy(device, to, from_host, nbytes, cudaMemcpyHostToDevice);
+}
+
+static shoal_status_t cuda_download(shoal_device_t *device, void *to_host, const void *from, size_t nbytes)
+{
+    return copy(device, to_host, from, nbytes, cudaMemcpyDeviceToHost);
+}
+
+/* The registry's row for an op; int32 (only FILL) is served as another type of four bytes. */
+static shoal_status_t find_kernel(shoal_cuda_t *cuda, const shoal_op_t *op, const shoal_cuda_kernel_t **kernel_p)
+{
+    if ((unsigned)op->kind >= SHOAL_OP_COMPUTE_COUNT) {
+        shoal_error("cuda: op %s is not a device's", shoal_op_kind_name(op->kind));
+        return SHOAL_ERR_INVALID;
+    }
+    *kernel_p = &cuda->kernels[op->kind][op->dtype == SHOAL_BF16 ? SHOAL_BF16 : SHOAL_F32];
+    return SHOAL_OK;
+}
+
+static shoal_status_t cuda_workspace(shoal_device_t *device, const shoal_op_t *op, size_t *nbytes_p)
+{
+    const shoal_cuda_kernel_t *kernel = NULL;
+    SHOAL_TRY(find_kernel(shoal_cuda_of(device), op, &kernel));
+    *nbytes_p = kernel->workspace != NULL ? kernel->workspace(shoal_cuda_of(device), op) : 0;
+    return SHOAL_OK;
+}
+
+static shoal_status_t cuda_run(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace)
+{
+    const shoal_cuda_kernel_t *kernel = NULL;
+    SHOAL_TRY(find_kernel(shoal_cuda_of(device), op, &kernel));
+    SHOAL_TRY(kernel->run(shoal_cuda_of(device), op, args, workspace));
+    return shoal_cuda_check(cudaGetLastError(), shoal_op_kind_name(op->kind));
+}
+
+static shoal_status_t cuda_synchronize(shoal_device_t *device)
+{
+    SHOAL_CUDA_TRY(cudaStreamSynchronize(shoal_cuda_of(device)->stream));
+    return SHOAL_OK;
+}
+
+static shoal_status_t measure_product(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *work, double *flops_p)
+{
+    enum { WARM_UP = 2, RUNS = 8 };
+    double ms = 0;
+    SHOAL_TRY(shoal_cuda_stream_ops.reserve_marks(device, 2));
+    for (int i = 0; i < WARM_UP + RUNS; i++) {
+        if (i == WARM_UP) {
+            SHOAL_TRY(shoal_cuda_stream_ops.mark(device, 0));
+        }
+        SHOAL_TRY(cuda_run(device, op, args, work));
+    }
+    SHOAL_TRY(shoal_cuda_stream_ops.mark(device, 1));
+    SHOAL_TRY(cuda_synchronize(device));
+    SHOAL_TRY(shoal_cuda_stream_ops.between(device, 0, 1, &ms));
+    *flops_p = shoal_op_flops(op) * RUNS / (ms * 1e-3);
+    return SHOAL_OK;
+}
+
+static shoal_status_t cuda_measure_peak(shoal_device_t *device, shoal_dtype_t dtype, double *flops_p)
+{
+    size_t     size = dtype == SHOAL_BF16 ? 8192 : 4096, matrix = size * size * shoal_dtype_nbytes(dtype), work = 0;
+    void      *memory = NULL;
+    shoal_op_t op     = {.kind   = SHOAL_OP_MATMUL,
+                         .dtype  = dtype,
+                         .matmul = {.m = size, .n = size, .k = size, .lda = size, .ldb = size, .ldy = size, .trans_b = true, .alpha = 1,
+                                    .out_dtype = dtype}};
+    SHOAL_TRY(cuda_workspace(device, &op, &work));
+    SHOAL_TRY(cuda_alloc(device, 3 * matrix + work, &memory));
+    void          *args[SHOAL_OP_MAX_ARGS] = {memory, (char *)memory + matrix, NULL, (char *)memory + 2 * matrix};
+    shoal_status_t status                  = shoal_cuda_noise(shoal_cuda_of(device), memory, 2 * matrix);
+    if (status == SHOAL_OK) {
+        status = measure_product(device, &op, args, (char *)memory + 3 * matrix, flops_p);
+    }
+    cuda_free(device, memory, 3 * matrix + work);
+    return status;
+}
+
+const shoal_device_ops_t shoal_cuda_device_ops = {
+    .name         = "cuda",
+    .stream       = &shoal_cuda_stream_ops,
+    .open         = cuda_open,
+    .close        = cuda_close,
+    .info         = cuda_info,
+    .alloc        = cuda_alloc,
+    .free         = cuda_free,
+    .upload       = cuda_upload,
+    .download     = cuda_download,
+    .workspace    = cuda_workspace,
+    .run          = cuda_run,
+    .synchronize  = cuda_synchronize,
+    .measure_peak = cuda_measure_peak,
+};

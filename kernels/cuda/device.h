@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the files of the CUDA device's host side share; C only. */
+#ifndef SHOAL_KERNELS_CUDA_DEVICE_H
+#define SHOAL_KERNELS_CUDA_DEVICE_H
+
+#include "kernels/cuda/cuda.h"
+
+shoal_cuda_t *shoal_cuda_of(shoal_device_t *device);
+
+extern const shoal_stream_ops_t shoal_cuda_stream_ops; /* stream.c */
+
+void shoal_cuda_free_marks(shoal_cuda_t *cuda);
+
+#endif

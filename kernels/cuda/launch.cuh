@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What every .cu file of this folder includes: the launch, dynamic shared memory and access to elements. The files are compiled twice: by
+ * nvcc for the GPU, and by a plain C++ compiler against emulate.h for the tests, where no GPU is. For that they keep to a
+ * subset: no <<< >>> (SHOAL_LAUNCH), no `extern __shared__` (SHOAL_SHARED), __syncthreads, __syncwarp and full-warp shuffles as the
+ * only ways for threads to meet, no atomics (they would cost determinism too), no inline assembly outside of this file.
+ */
+#ifndef SHOAL_KERNELS_CUDA_LAUNCH_CUH
+#define SHOAL_KERNELS_CUDA_LAUNCH_CUH
+
+#include <stdint.h>
+
+#include "kernels/cuda/cuda.h"
+
+#ifdef SHOAL_CUDA_EMULATION
+
+#include "kernels/cuda/emulate.h"
+#define SHOAL_LAUNCH(kernel, grid, block, shared_nbytes, stream, ...) \
+    (void)(stream), shoal_emulated_launch((grid), (block), (shared_nbytes), [=] { kernel(__VA_ARGS__); })
+/* Declares `name` as a pointer to the launch's dynamic shared memory, 16-byte aligned. */
+#define SHOAL_SHARED(type, name) type *name = (type *)shoal_emulated_shared()
+
+#else
+
+#define SHOAL_LAUNCH(kernel, grid, block, shared_nbytes, stream, ...) \
+    kernel<<<(grid), (block), (shared_nbytes), (stream)>>>(__VA_ARGS__)
+#define SHOAL_SHARED(type, name)                                   \
+    extern __shared__ __align__(16) unsigned char shoal_shared_[]; \
+    type *name = (type *)shoal_shared_
+
+#endif
+
+enum { SHOAL_WARP = 32 };
+
+/* Elements are float or shoal_bf16_t; arithmetic is float. */
+static __device__ __forceinline__ float shoal_load(const float *x, size_t i)
+{
+    return x[i];
+}
+
+static __device__ __forceinline__ float shoal_load(const shoal_bf16_t *x, size_t i)
+{
+    return shoal_bf16_to_f32(x[i]);
+}
+
+static __device__ __forceinline__ void shoal_store(float *x, size_t i, float value)
+{
+    x[i] = value;
+}
+
+static __device__ __forceinline__ void shoal_store(shoal_bf16_t *x, size_t i, float value)
+{
+#ifdef __CUDA_ARCH__
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(x[i]) : "f"(value));
+#else
+    x[i] = shoal_f32_to_bf16(value);
+#endif
+}
+
+/* V consecutive elements from x + i in one access. V * sizeof(T) is at most 16 and x + i is aligned to it: see shoal_vector_fits. */
+template <typename T, int V>
+struct __align__(sizeof(T) * V) shoal_pack_t {
+    T values[V];
+};
+
+template <int V, typename T>
+static __device__ __forceinline__ void shoal_load_pack(const T *x, size_t i, float *values_p)
+{
+    shoal_pack_t<T, V> pack = *(const shoal_pack_t<T, V> *)(x + i);
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        values_p[j] = shoal_load(pack.values, (size_t)j);
+    }
+}
+
+template <int V, typename T>
+static __device__ __forceinline__ void shoal_store_pack(T *x, size_t i, const float *values)
+{
+    shoal_pack_t<T, V> pack;
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        shoal_store(pack.values, (size_t)j, values[j]);
+    }
+    *(shoal_pack_t<T, V> *)(x + i) = pack;
+}
+
+/* On the host: whether rows of `row` elements at x, `ld` apart, can be read `V` elements at a time. */
+template <typename T>
+static inline bool shoal_vector_fits(const T *x, size_t row, size_t ld, int V)
+{
+    return (uintptr_t)x % (sizeof(T) * V) == 0 && row % (size_t)V == 0 && ld % (size_t)V == 0;
+}
+
+/* Sums and maxima over a warp; every lane gets the result, in the same order of additions whoever asks. */
+static __device__ __forceinline__ float shoal_warp_sum(float x)
+{
+    for (int distance = SHOAL_WARP / 2; distance > 0; distance /= 2) {
+        x += __shfl_xor_sync(0xffffffffu, x, distance);
+    }
+    return x;
+}
+
+static __device__ __forceinline__ double shoal_warp_sum(double x)
+{
+    for (int distance = SHOAL_WARP / 2; distance > 0; distance /= 2) {
+        x += __shfl_xor_sync(0xffffffffu, x, distance);
+    }
+    return x;
+}
+
+static __device__ __forceinline__ float shoal_warp_max(float x)
+{
+    for (int distance = SHOAL_WARP / 2; distance > 0; distance /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
+    }
+    return x;
+}
+
+#endif
