@@ -5,7 +5,8 @@
 
 It takes what a competent PyTorch user would: scaled_dot_product_attention, F.cross_entropy, fused AdamW, optionally
 torch.compile, and for several ranks FSDP2 over gloo (parameters gathered in bf16, gradients reduced in fp32). Options
-choose precision and mode, so that the comparison can take the fastest; see README.md.
+choose precision and mode, so that the comparison can take the fastest; see README.md. `--device cuda` trains on one GPU,
+from PyTorch's own random weights: they do not change the speed.
 
 A step is everything from reading the batch to the end of the optimizer. Tokens are counted once, over all ranks.
 """
@@ -35,6 +36,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--threads", type=int, help="per rank; default: the cores of this process divided by ranks")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: one rank, flash attention")
     parser.add_argument("--precision", choices=["fp32", "autocast", "bf16"], default="bf16",
                         help="bf16: the FSDP2 policy on several ranks, autocast on one")
     parser.add_argument("--compile", action="store_true")
@@ -44,7 +46,10 @@ def parse_args():
     parser.add_argument("--steps", type=int, default=10, help="measured steps")
     parser.add_argument("--tokens", type=pathlib.Path, help="uint16 token file; default: random tokens")
     parser.add_argument("config", nargs="*", metavar="key=value")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.device == "cuda" and args.ranks > 1:
+        parser.error("--device cuda measures one rank")
+    return args
 
 
 def read_config(pairs):
@@ -90,13 +95,26 @@ def make_optimizer(model, c):
     raise SystemExit("torch_train.py measures optim.name=adamw only")
 
 
+def init_on_gpu(model, layers):
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            std = enoki.init_std(name, p.shape, layers)
+            p.fill_(1.0 if std is None else 0.0) if not std else p.normal_(std=std)
+    return model
+
+
 def run_rank(rank, args, port):
     if args.ranks > 1:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(args.ranks))
         dist.init_process_group("gloo")
     torch.set_num_threads(args.threads)
     c = enoki.complete(read_config(args.config))
-    model = enoki.init_(enoki.Model(c, fast=True), c["run.seed"])
+    if args.device == "cuda":
+        torch.set_float32_matmul_precision("high")
+        with torch.device("cuda"):
+            model = init_on_gpu(enoki.Model(c, fast=True), c["model.layers"])
+    else:
+        model = enoki.init_(enoki.Model(c, fast=True), c["run.seed"])
     nparameters = sum(p.numel() for p in model.parameters())
     if args.compile and args.ranks > 1:
         # Per unit: the hooks of FSDP2 between them would break a graph of the whole model anyhow.
@@ -113,7 +131,7 @@ def run_rank(rank, args, port):
         return F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())
 
     def loss_of(x, y):
-        with torch.autocast("cpu", torch.bfloat16) if automatic else contextlib.nullcontext():
+        with torch.autocast(args.device, torch.bfloat16) if automatic else contextlib.nullcontext():
             logits = model(x)
         return cross_entropy(logits, y)
 
@@ -132,7 +150,7 @@ def run_rank(rank, args, port):
             dist.barrier()
         begin = time.perf_counter()
         first = (step * args.ranks + rank) * local
-        x, y = enoki.batch(tokens, seq, range(first, first + local))
+        x, y = (t.to(args.device, non_blocking=True) for t in enoki.batch(tokens, seq, range(first, first + local)))
         loss = loss_of(x, y)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), c["optim.clip"])
@@ -141,6 +159,8 @@ def run_rank(rank, args, port):
         scheduler.step()
         if args.ranks > 1:
             dist.barrier()
+        if args.device == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
     times = times[args.warmup:]
     if rank == 0:
@@ -152,6 +172,8 @@ def run_rank(rank, args, port):
             "local_batch": local, "parameters": nparameters, "steps": args.steps, "loss": round(loss.item(), 4),
             "step_ms": round(1e3 * median, 1), "step_ms_min": round(1e3 * min(times), 1),
             "step_ms_max": round(1e3 * max(times), 1), "warmup_s": round(setup, 1),
+            "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
+            "max_gpu_mib": torch.cuda.max_memory_reserved() >> 20 if args.device == "cuda" else 0,
             "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "tokens_per_s": round(args.ranks * local * seq / median, 1)}), flush=True)
     if args.ranks > 1:

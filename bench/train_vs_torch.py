@@ -27,7 +27,13 @@ SIZES = {  # heads, layers, vocabulary, sequence, sequences per rank; the width 
     "small": (4, 6, 8192, 256, 8),
     "medium": (8, 6, 8192, 256, 8),
     "wide-head": (4, 6, 50304, 256, 8),
+    "enoki-28": (28, 21, 50304, 2048, 8),
+    "enoki-28-b32": (28, 21, 50304, 2048, 32),
+    "smollm-135m": (9, 30, 49152, 2048, 16),
 }
+MORE = {"smollm-135m": ["model.arch=llama", "model.kv_heads=3", "model.d_model=576", "model.head_dim=64", "model.ffn=1536",
+                        "model.norm=rmsnorm", "model.act=swiglu", "model.rope=half", "model.qk_norm=false",
+                        "model.tied=true"]}
 SHARDS = {"full": "fsdp2", "grad": "zero2", "none": "ddp"}  # shoal's name and torch_train.py's
 # By default glibc gives every large buffer back to the kernel and faults it in again, which slows PyTorch on a CPU. Its users
 # know the remedy, so it gets it.
@@ -44,7 +50,9 @@ def parse_args():
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--compiled-only", action="store_true", help="leave PyTorch's eager mode out")
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one run")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has torch")
     parser.add_argument("--out", type=pathlib.Path)
@@ -59,7 +67,7 @@ class Contender:
         heads, layers, vocab, seq, local = SIZES[size]
         self.keys = [f"model.heads={heads}", f"model.layers={layers}", f"model.vocab={vocab}", f"model.seq={seq}",
                      f"batch.local={local}", "optim.name=adamw", "optim.lr=0.001", "optim.wd=0.1",
-                     "optim.schedule=constant", "optim.warmup=10", "data.order=sequential"]
+                     "optim.schedule=constant", "optim.warmup=10", "data.order=sequential", *MORE.get(size, [])]
 
     def call(self, command, env=None):
         try:
@@ -83,7 +91,7 @@ class Torch(Contender):
 
     def run(self):
         out = self.call([self.args.python, HERE / "torch_train.py", "--ranks", str(self.ranks), "--tokens",
-                         self.work / "tokens.bin", "--warmup", str(self.args.warmup), "--steps", str(self.args.steps),
+                         self.work / "tokens.bin", "--device", self.args.device, "--warmup", str(self.args.warmup), "--steps", str(self.args.steps),
                          *self.options, *self.keys], TORCH_ENV)
         lines = [line for line in (out or "").splitlines() if line.startswith("{")]
         return json.loads(lines[-1]) if lines else None
@@ -103,7 +111,7 @@ class Shoal(Contender):
         config = self.work / "bench.conf"
         config.write_text("")  # every key is on the command line
         if self.call([self.args.shoal, "train", "-n", str(self.ranks), config, *self.keys, f"run.steps={steps}",
-                      f"run.dir={directory}", "run.device=cpu", f"data.train={self.work / 'tokens.bin'}",
+                      f"run.dir={directory}", f"run.device={self.args.device}", f"data.train={self.work / 'tokens.bin'}",
                       f"parallel.shard={self.shard}", f"precision.compute={self.precision}",
                       f"precision.gather={self.precision}", "precision.reduce=fp32"]) is None:
             return None
@@ -132,7 +140,7 @@ def fastest(contenders, note):
 def compare(args, size, ranks, shard, work, note):
     where = f"{size:10} {ranks} ranks {shard if ranks > 1 else '':5}"
     print(where, flush=True)
-    compiled = [False] if args.no_compile else [False, True]
+    compiled = [False] if args.no_compile else [True] if args.compiled_only else [False, True]
     torch = fastest([Torch(args, size, ranks, work, p, c, shard) for c in compiled for p in args.precisions], note)
     shoal = fastest([Shoal(args, size, ranks, work, p, shard) for p in args.precisions], note) if args.shoal else None
     players = [p for p in (shoal, torch) if p]

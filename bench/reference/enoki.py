@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import xxhash
 
 DEFAULTS = {
     "model.arch": "enoki", "model.heads": 4, "model.vocab": 50304, "model.seq": 2048, "model.norm": "layernorm",
@@ -73,6 +72,7 @@ def normal(name, seed, first, count, std):
 
     std is rounded to fp32 before it is used, as in base/rng.c; the product is formed in double and rounded once.
     """
+    import xxhash  # the speed comparison on a GPU does without
     key = xxhash.xxh3_64_intdigest(name.encode(), seed=seed)
     block = np.arange(first // 4, (first + count + 3) // 4, dtype=np.uint64)
     counter = np.zeros((block.size, 4), np.uint64)
