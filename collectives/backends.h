@@ -8,5 +8,6 @@
 extern const shoal_transport_ops_t shoal_transport_self;
 extern const shoal_transport_ops_t shoal_transport_ucx;
 extern const shoal_transport_ops_t shoal_transport_mpi;
+extern const shoal_transport_ops_t shoal_transport_nccl;
 
 #endif

@@ -8,6 +8,9 @@
  * comm_destroy and wait. A comm runs one collective at a time, and all members start the same ones in the same order;
  * different comms of one transport run concurrently. That is how the executor's lanes map onto it: one comm per lane.
  *
+ * A transport with `enqueue` (nccl) works on the memory of devices with a stream instead: it puts a collective on the device's queue and
+ * returns; `start` and `test` are not for it, and `progress` only looks for errors of peers.
+ *
  * Threads: after open, one thread at a time calls into a transport (the executor's progress thread, once it runs).
  * `wake` alone may be called from any thread at any time.
  * Memory: a comm allocates nothing once created. Staging space is the caller's: staging_nbytes says how much a collective
@@ -21,6 +24,7 @@
 #ifndef SHOAL_COLLECTIVES_TRANSPORT_H
 #define SHOAL_COLLECTIVES_TRANSPORT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/dtype.h"
@@ -70,6 +74,8 @@ typedef struct {
     shoal_status_t (*comm_create)(shoal_transport_t *transport, const int *ranks, int size, int tag, void *staging,
                                   size_t staging_nbytes, shoal_comm_t **comm_p);
     void (*comm_destroy)(shoal_comm_t *comm);
+    /* Queue: what the device calls it (kernels/device.h, `native`). NULL slot: the transport works on host memory. */
+    shoal_status_t (*enqueue)(shoal_comm_t *comm, const shoal_coll_t *coll, void *queue);
     shoal_status_t (*start)(shoal_comm_t *comm, const shoal_coll_t *coll);
     /* SHOAL_OK when the started collective is complete here, SHOAL_IN_PROGRESS, or an error. Does not progress. */
     shoal_status_t (*test)(shoal_comm_t *comm);
@@ -97,10 +103,14 @@ struct shoal_comm {
 /* The backends of this build, ended by NULL. */
 extern const shoal_transport_ops_t *const shoal_transport_backends[];
 
+/* Lets shoal_transport_find find one more backend, before the others: the tests'. At most one. */
+void shoal_transport_add(const shoal_transport_ops_t *ops);
+
 /*
- * The table for a name: "self", "mpi", "ucx", or "auto" (self for one rank, else the first of ucx, mpi in the build). A name that
- * is not in the build is SHOAL_ERR_CONFIG, and the message lists what is.
+ * The table for a name: "self", "mpi", "ucx", "nccl", or "auto": self for one rank, else the first in the build that works on
+ * the memory in question: `queued` for devices with a stream. A name that is not in the build, or does not, is
+ * SHOAL_ERR_CONFIG, and the message lists what there is.
  */
-shoal_status_t shoal_transport_find(const char *name, int size, const shoal_transport_ops_t **ops_p);
+shoal_status_t shoal_transport_find(const char *name, int size, bool queued, const shoal_transport_ops_t **ops_p);
 
 #endif

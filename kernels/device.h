@@ -32,8 +32,9 @@ typedef struct {
 
 /* What a device says of itself, for `info`, records and MFU. */
 typedef struct {
-    char   name[128];          /* the processor's name and the chosen variant */
-    size_t memory_nbytes;      /* what one rank may hope to allocate now */
+    char   name[160];          /* the processor's name and the chosen variant */
+    char   id[32];             /* the same for ranks of one host that share the device's memory, such as a PCI address */
+    size_t memory_nbytes;      /* what these ranks together may hope to allocate now */
     double peak_f32_flops;     /* dense peak per rank, by datasheet; 0 where none is known (CPU): see measure_peak */
     double peak_bf16_flops;
     double memory_gbs;         /* GB/s of its memory, by datasheet; 0 where none is known */
@@ -42,23 +43,34 @@ typedef struct {
 /* Work recorded once, to be enqueued again at the price of one call. */
 typedef struct shoal_recording shoal_recording_t;
 
-/* What only a device with a stream can do. */
+/* The streams of such a device: kernels run on the first, collectives on the others, which go first where both could. */
+typedef enum { SHOAL_QUEUE_COMPUTE, SHOAL_QUEUE_GATHER, SHOAL_QUEUE_REDUCE, SHOAL_QUEUE_COUNT } shoal_queue_t;
+
+/* What only a device with a stream can do. Without a queue among its arguments a function means the compute queue. */
 typedef struct {
     /* Host memory from which copies to the device are fast and asynchronous. */
     shoal_status_t (*alloc_host)(shoal_device_t *device, size_t nbytes, void **memory_p);
     void (*free_host)(shoal_device_t *device, void *memory);
     /* Enqueues a copy from such memory, which must stay as it is until the stream has got there. */
     shoal_status_t (*enqueue_upload)(shoal_device_t *device, void *to, const void *from_host, size_t nbytes);
-    /* Time stamps on the stream: marks 0 .. count - 1; `between` is for two that synchronize has waited for. */
+    /* Time stamps: marks 0 .. count - 1; `between` is for two that synchronize has waited for. */
     shoal_status_t (*reserve_marks)(shoal_device_t *device, int count);
-    shoal_status_t (*mark)(shoal_device_t *device, int mark);
+    shoal_status_t (*mark)(shoal_device_t *device, shoal_queue_t queue, int mark);
     shoal_status_t (*between)(shoal_device_t *device, int from, int to, double *ms_p);
-    /* Leaves a number on the host when the stream gets there. last_note also answers after an error that lost the device. */
-    shoal_status_t (*note)(shoal_device_t *device, int number);
-    int (*last_note)(shoal_device_t *device);
+    /* Order between queues: what follows `await` on its queue waits for what came before the latest `signal` of that number, 0 .. count - 1. */
+    shoal_status_t (*reserve_signals)(shoal_device_t *device, int count);
+    shoal_status_t (*signal)(shoal_device_t *device, shoal_queue_t queue, int number);
+    shoal_status_t (*await)(shoal_device_t *device, shoal_queue_t queue, int number);
+    /* Leaves a number on the host when the queue gets there. last_note also answers after an error that lost the device. */
+    shoal_status_t (*note)(shoal_device_t *device, shoal_queue_t queue, int number);
+    int (*last_note)(shoal_device_t *device, shoal_queue_t queue);
+    /* What the device's own libraries call this queue: a cudaStream_t. For transports that enqueue (collectives/transport.h). */
+    void *(*native)(shoal_device_t *device, shoal_queue_t queue);
+    /* SHOAL_OK when everything on the compute queue is done, else SHOAL_IN_PROGRESS or an error. */
+    shoal_status_t (*poll)(shoal_device_t *device);
     /*
-     * From record_begin to record_end, `run`, `enqueue_upload`, `mark` and `note` are recorded instead of executed, with the addresses that they
-     * are given. Ops must have been run once before.
+     * From record_begin to record_end, what is enqueued is recorded instead of executed, with the addresses that it is given. Ops must have been
+     * run once before. Other queues than compute begin by awaiting a signal of it, and compute awaits one of theirs at the end.
      */
     shoal_status_t (*record_begin)(shoal_device_t *device);
     shoal_status_t (*record_end)(shoal_device_t *device, shoal_recording_t **recording_p);

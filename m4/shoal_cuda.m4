@@ -1,7 +1,7 @@
 dnl SPDX-License-Identifier: BSD-3-Clause
 dnl
-dnl The CUDA Toolkit: the compiler nvcc, its runtime and cuBLASLt; and cuDNN, without which attention on the GPU is our own, slow
-dnl kernel. --with-cuda has the three states of SHOAL_DEP; a guess looks for nvcc on the PATH, then in /usr/local/cuda. Neither needs a driver
+dnl The CUDA Toolkit: the compiler nvcc, its runtime and cuBLASLt; cuDNN, without which attention on the GPU is our own, slow
+dnl kernel; and NCCL, without which there is one rank. --with-cuda has the three states of SHOAL_DEP; a guess looks for nvcc on the PATH, then in /usr/local/cuda. Neither needs a driver
 dnl or a GPU to build or to link.
 dnl
 dnl Sets NVCC, NVCCFLAGS, CUDA_CFLAGS, CUDA_LIBS, and CUDA_STUBS (the directory of the driver's link stub, for a test).
@@ -14,7 +14,7 @@ AC_ARG_VAR([NVCCFLAGS], [CUDA compiler flags])
 AC_ARG_VAR([CUDA_ARCH], [GPU architectures to compile for (default "80 90"); code for later ones is made from the last at run time])
 : "${CUDA_ARCH=80 90}"
 : "${NVCCFLAGS=-O3}"
-shoal_have_cuda=no
+shoal_have_cuda=no shoal_have_cudnn=no shoal_have_nccl=no
 AS_CASE([$with_cuda],
   [no], [shoal_why_cuda='not asked for'],
   [guess|yes], [AC_PATH_PROG([NVCC], [nvcc], [], [$PATH$PATH_SEPARATOR/usr/local/cuda/bin])],
@@ -35,10 +35,11 @@ AS_IF([test $shoal_have_cuda = yes],
   [AC_DEFINE([SHOAL_HAVE_CUDA], [1], [Whether this build has the CUDA device.])
    shoal_nvcc_version=$("$NVCC" --version | sed -n 's/.*release \(@<:@0-9.@:>@*\).*/\1/p')
    SHOAL_SUMMARY_ADD([cuda], [yes, $shoal_nvcc_version, sm_$(echo $CUDA_ARCH | sed 's/ /, sm_/g')])
-   _SHOAL_CUDNN],
+   _SHOAL_CUDA_LIBRARY([cudnn], [cudnn.h], [cudnnBackendExecute], [-lcudnn])
+   _SHOAL_CUDA_LIBRARY([nccl], [nccl.h], [ncclCommInitRankConfig], [-lnccl])],
   [AS_CASE([$with_cuda], [guess|no], [],
      [AC_MSG_ERROR([--with-cuda=$with_cuda was asked for, but $shoal_why_cuda])])
-   CUDA_CFLAGS= CUDA_LIBS= CUDA_STUBS= shoal_have_cudnn=no
+   CUDA_CFLAGS= CUDA_LIBS= CUDA_STUBS=
    SHOAL_SUMMARY_ADD([cuda], [no ($shoal_why_cuda)])])
 NVCC_ARCH=
 for shoal_arch in $CUDA_ARCH; do
@@ -51,23 +52,25 @@ AC_SUBST([CUDA_LIBS])
 AC_SUBST([CUDA_STUBS])
 AM_CONDITIONAL([HAVE_CUDA], [test $shoal_have_cuda = yes])
 AM_CONDITIONAL([HAVE_CUDNN], [test $shoal_have_cudnn = yes])
+AM_CONDITIONAL([HAVE_NCCL], [test $shoal_have_nccl = yes])
 ])
 
-AC_DEFUN([_SHOAL_CUDNN], [
-AC_ARG_WITH([cudnn],
-  [AS_HELP_STRING([--with-cudnn@<:@=guess|yes|no@:>@], [use cuDNN, which stands beside the CUDA Toolkit or in the system])],
-  [], [with_cudnn=guess])
-shoal_have_cudnn=no shoal_why_cudnn='not asked for'
+dnl _SHOAL_CUDA_LIBRARY(NAME, HEADER, FUNCTION, LIBRARY): one more library that stands beside the toolkit or in the system.
+AC_DEFUN([_SHOAL_CUDA_LIBRARY], [
+AC_ARG_WITH([$1],
+  [AS_HELP_STRING([--with-$1@<:@=guess|yes|no@:>@], [use $1, which stands beside the CUDA Toolkit or in the system])],
+  [], [with_$1=guess])
+shoal_why_$1='not asked for'
 shoal_cuda_save_LIBS=$CUDA_LIBS
-AS_IF([test "x$with_cudnn" != xno], [
-  CUDA_LIBS="-lcudnn $CUDA_LIBS"
-  _SHOAL_CUDA_TRY([cudnn], [cudnn.h], [cudnnBackendExecute])])
-AS_IF([test $shoal_have_cudnn = yes],
-  [AC_DEFINE([SHOAL_HAVE_CUDNN], [1], [Whether this build has cuDNN.])
-   SHOAL_SUMMARY_ADD([cudnn], [yes])],
+AS_IF([test "x$with_$1" != xno], [
+  CUDA_LIBS="$4 $CUDA_LIBS"
+  _SHOAL_CUDA_TRY([$1], [$2], [$3])])
+AS_IF([test $shoal_have_$1 = yes],
+  [AC_DEFINE([SHOAL_HAVE_]m4_toupper([$1]), [1], [Whether this build has $1.])
+   SHOAL_SUMMARY_ADD([$1], [yes])],
   [CUDA_LIBS=$shoal_cuda_save_LIBS
-   AS_IF([test "x$with_cudnn" = xyes], [AC_MSG_ERROR([--with-cudnn was asked for, but $shoal_why_cudnn])])
-   SHOAL_SUMMARY_ADD([cudnn], [no ($shoal_why_cudnn)])])
+   AS_IF([test "x$with_$1" = xyes], [AC_MSG_ERROR([--with-$1 was asked for, but $shoal_why_$1])])
+   SHOAL_SUMMARY_ADD([$1], [no ($shoal_why_$1)])])
 ])
 
 dnl _SHOAL_CUDA_TRY(NAME, HEADER, FUNCTION): sets shoal_have_NAME, or shoal_why_NAME.

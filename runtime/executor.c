@@ -58,8 +58,21 @@ static shoal_status_t bind(shoal_executor_t *executor, const shoal_program_t *pr
     return executor->config.device->ops->stream != NULL ? shoal_executor_bind_stream(executor, bound) : SHOAL_OK;
 }
 
+/* Devices with a stream want collectives enqueued, the others want them driven; a transport does one or the other. */
+static shoal_status_t check_transport(const shoal_executor_t *executor)
+{
+    const shoal_device_ops_t    *device    = executor->config.device->ops;
+    const shoal_transport_ops_t *transport = executor->config.transport->ops;
+    if ((device->stream != NULL) != (transport->enqueue != NULL)) {
+        shoal_error("transport %s cannot move the memory of device %s", transport->name, device->name);
+        return SHOAL_ERR_CONFIG;
+    }
+    return SHOAL_OK;
+}
+
 static shoal_status_t create_comms(shoal_executor_t *executor)
 {
+    SHOAL_TRY(check_transport(executor));
     const shoal_step_t *step      = executor->step;
     shoal_transport_t  *transport = executor->config.transport;
     int                 ranks[step->nranks];
@@ -102,7 +115,7 @@ shoal_status_t shoal_executor_create(const shoal_step_t *step, const shoal_execu
     if (status == SHOAL_OK && step->nranks > 1) {
         status = create_comms(executor);
     }
-    if (status == SHOAL_OK && step->nranks > 1) {
+    if (status == SHOAL_OK && step->nranks > 1 && config->device->ops->stream == NULL) {
         status = start_thread(executor);
     }
     if (status != SHOAL_OK) {

@@ -18,9 +18,10 @@ typedef struct {
     void *(*args)[SHOAL_OP_MAX_ARGS];  /* (nnodes) */
     int32_t         *lanes[SHOAL_LANE_COUNT]; /* node indices in lane order */
     shoal_op_times_t times;
-    /* Of a device with a stream: page-locked tokens and targets, where each FETCH op's begin, and the recorded program. */
+    /* Of a device with a stream: page-locked tokens and targets, where each FETCH op's begin, waits, the recorded program, runs so far. */
     int32_t           *staging;
     size_t            *staging_first; /* (nnodes) */
+    uint8_t           *waits_for_queue; /* (nnodes) the communication lane that a compute op waits for, or 0 */
     shoal_recording_t *recording;
     int                runs;
 } shoal_bound_t;
@@ -52,6 +53,9 @@ struct shoal_executor {
 shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
 void           shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
 shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound_t *bound, shoal_times_t *times_p);
+
+/* A collective's arguments as a transport takes them: progress.c. */
+shoal_coll_t shoal_executor_coll(const shoal_node_t *node, void *const *args);
 
 /* progress.c: the progress thread's body; the argument is the executor. */
 void *shoal_executor_progress(void *executor);

@@ -1,24 +1,73 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Running a program on a device with a stream, one rank: all tokens are fetched into page-locked memory first, then everything is enqueued
- * in list order, which satisfies every edge, and the step ends when the stream does. The first run of a program enqueues op
- * by op (libraries choose and load their kernels then), the second is recorded, later ones replay the recording.
+ * Running a program on a device with a stream. All tokens are fetched into page-locked memory first; then everything is enqueued in list order, each
+ * op on the queue of its lane, with a signal behind every op that another queue waits for; and the step ends when the queues do.
+ * Collectives are enqueued too, by a transport that can, so there is no progress thread. The first run of a program enqueues op by op
+ * (libraries choose and load their kernels then), the second is recorded, later ones replay the recording.
  *
- * Three time stamps on the stream give the record's times. A run that is asked for the time of every op enqueues op by op
- * with a stamp behind each.
+ * Time stamps on the queues give the record's times: the step, the optimizer, each collective, and each wait of compute for
+ * another queue, which is exposed communication. A run that is asked for the time of every op enqueues op by op with a stamp
+ * behind each.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/time.h"
 #include "runtime/executor_private.h"
 
-enum { MARK_START, MARK_OPTIMIZER, MARK_END, MARK_FIRST_OP };
+/*
+ * Marks: three of the step, a pair around compute's wait at the end for each communication queue, then per node where it has its
+ * pair: around a collective, around a compute op's waits; and one behind every op.
+ */
+enum { MARK_START, MARK_OPTIMIZER, MARK_END, MARK_JOIN, MARK_FIRST_OP = MARK_JOIN + 2 * SHOAL_QUEUE_COUNT, MARKS_PER_OP = 3 };
+
+/* Signals: one per node, then one per queue for the step's beginning and end. */
+static int join_signal(const shoal_program_t *program, shoal_queue_t queue)
+{
+    return program->nnodes + (int)queue;
+}
+
+static int before_op(int32_t i)
+{
+    return MARK_FIRST_OP + MARKS_PER_OP * i;
+}
+
+static int after_wait(int32_t i) /* of compute; of a collective: after it */
+{
+    return before_op(i) + 1;
+}
+
+static int after_op(int32_t i)
+{
+    return before_op(i) + 2;
+}
+
+static shoal_queue_t queue_of(const shoal_node_t *node)
+{
+    return node->lane == SHOAL_LANE_GATHER ? SHOAL_QUEUE_GATHER : node->lane == SHOAL_LANE_REDUCE ? SHOAL_QUEUE_REDUCE : SHOAL_QUEUE_COMPUTE;
+}
+
+static bool is_collective(const shoal_node_t *node)
+{
+    return queue_of(node) != SHOAL_QUEUE_COMPUTE;
+}
 
 /* Where a FETCH op's tokens and targets wait for their copy. */
 static int32_t *staged(const shoal_bound_t *bound, int32_t index)
 {
     return bound->staging + bound->staging_first[index];
+}
+
+/* The communication lane that a compute op waits for, or 0, which is compute itself. */
+static uint8_t awaited_lane(const shoal_program_t *program, const shoal_node_t *node)
+{
+    uint8_t lane = 0;
+    for (int32_t w = 0; w < node->nwaits && !is_collective(node); w++) {
+        const shoal_node_t *target = &program->nodes[program->waits[node->first_wait + w]];
+        lane                       = is_collective(target) ? (uint8_t)target->lane : lane;
+    }
+    return lane;
 }
 
 shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_bound_t *bound)
@@ -28,13 +77,9 @@ shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_boun
     const shoal_program_t    *program = bound->program;
     size_t                    nelem   = 0;
     void                     *staging;
-    if (executor->step->nranks > 1) {
-        shoal_error("device %s: %d ranks: this build has no collectives between such devices; run one rank", device->ops->name,
-                    executor->step->nranks);
-        return SHOAL_ERR_CONFIG;
-    }
-    bound->staging_first = calloc((size_t)program->nnodes + 1, sizeof(*bound->staging_first));
-    if (bound->staging_first == NULL) {
+    bound->staging_first   = calloc((size_t)program->nnodes + 1, sizeof(*bound->staging_first));
+    bound->waits_for_queue = calloc((size_t)program->nnodes + 1, sizeof(*bound->waits_for_queue));
+    if (bound->staging_first == NULL || bound->waits_for_queue == NULL) {
         shoal_error("no memory for the executor's tables");
         return SHOAL_ERR_NO_MEMORY;
     }
@@ -43,16 +88,19 @@ shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_boun
             bound->staging_first[i] = nelem;
             nelem += 2 * program->nodes[i].op.fetch.N;
         }
+        bound->waits_for_queue[i] = awaited_lane(program, &program->nodes[i]);
     }
     SHOAL_TRY(stream->alloc_host(device, nelem * sizeof(int32_t), &staging));
     bound->staging = staging;
-    return stream->reserve_marks(device, MARK_FIRST_OP + program->nnodes);
+    SHOAL_TRY(stream->reserve_marks(device, before_op(program->nnodes)));
+    return stream->reserve_signals(device, program->nnodes + SHOAL_QUEUE_COUNT);
 }
 
 void shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound)
 {
     const shoal_stream_ops_t *stream = executor->config.device->ops->stream;
     free(bound->staging_first);
+    free(bound->waits_for_queue);
     if (bound->staging != NULL) {
         stream->free_host(executor->config.device, bound->staging);
     }
@@ -72,16 +120,73 @@ static shoal_status_t fetch_all(shoal_executor_t *executor, const shoal_bound_t 
     return SHOAL_OK;
 }
 
-static shoal_status_t enqueue_node(shoal_executor_t *executor, const shoal_bound_t *bound, int32_t i)
+/* ---- one node ---- */
+
+/* Waits for nodes of other queues; its own queue keeps the list's order anyway. */
+static shoal_status_t enqueue_waits(shoal_executor_t *executor, const shoal_program_t *program, const shoal_node_t *node)
+{
+    shoal_device_t *device = executor->config.device;
+    for (int32_t w = 0; w < node->nwaits; w++) {
+        int32_t target = program->waits[node->first_wait + w];
+        if (queue_of(&program->nodes[target]) != queue_of(node)) {
+            SHOAL_TRY(device->ops->stream->await(device, queue_of(node), target));
+        }
+    }
+    return SHOAL_OK;
+}
+
+static shoal_status_t enqueue_fetch(shoal_executor_t *executor, const shoal_bound_t *bound, int32_t i)
 {
     shoal_device_t   *device = executor->config.device;
     const shoal_op_t *op     = &bound->program->nodes[i].op;
-    if (op->kind == SHOAL_OP_FETCH) {
-        size_t nbytes = op->fetch.N * sizeof(int32_t);
-        SHOAL_TRY(device->ops->stream->enqueue_upload(device, bound->args[i][0], staged(bound, i), nbytes));
-        return device->ops->stream->enqueue_upload(device, bound->args[i][1], staged(bound, i) + op->fetch.N, nbytes);
+    size_t            nbytes = op->fetch.N * sizeof(int32_t);
+    SHOAL_TRY(device->ops->stream->enqueue_upload(device, bound->args[i][0], staged(bound, i), nbytes));
+    return device->ops->stream->enqueue_upload(device, bound->args[i][1], staged(bound, i) + op->fetch.N, nbytes);
+}
+
+static shoal_status_t enqueue_collective(shoal_executor_t *executor, const shoal_bound_t *bound, int32_t i)
+{
+    shoal_device_t           *device = executor->config.device;
+    const shoal_stream_ops_t *stream = device->ops->stream;
+    const shoal_node_t       *node   = &bound->program->nodes[i];
+    shoal_comm_t             *comm   = executor->comms[node->lane];
+    shoal_coll_t              coll   = shoal_executor_coll(node, bound->args[i]);
+    SHOAL_TRY(stream->note(device, queue_of(node), i));
+    SHOAL_TRY(stream->mark(device, queue_of(node), before_op(i)));
+    SHOAL_TRY(comm->transport->ops->enqueue(comm, &coll, stream->native(device, queue_of(node))));
+    return stream->mark(device, queue_of(node), after_wait(i));
+}
+
+/* The first op of a unit's forward or backward: how far compute has come is known to this grain. */
+static bool begins_layer(const shoal_program_t *program, int32_t i)
+{
+    return i == 0 || program->nodes[i].unit != program->nodes[i - 1].unit || program->nodes[i].phase != program->nodes[i - 1].phase;
+}
+
+static shoal_status_t enqueue_node(shoal_executor_t *executor, const shoal_bound_t *bound, int32_t i)
+{
+    shoal_device_t           *device = executor->config.device;
+    const shoal_stream_ops_t *stream = device->ops->stream;
+    const shoal_node_t       *node   = &bound->program->nodes[i];
+    bool                      timed   = !is_collective(node) && bound->waits_for_queue[i];
+    if (timed) {
+        SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, before_op(i)));
     }
-    return device->ops->run(device, op, bound->args[i], executor->config.region + executor->step->workspace_offset);
+    SHOAL_TRY(enqueue_waits(executor, bound->program, node));
+    if (timed) {
+        SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, after_wait(i)));
+    }
+    if (is_collective(node)) {
+        SHOAL_TRY(enqueue_collective(executor, bound, i));
+    } else {
+        if (begins_layer(bound->program, i)) {
+            SHOAL_TRY(stream->note(device, SHOAL_QUEUE_COMPUTE, i));
+        }
+        void *workspace = executor->config.region + executor->step->workspace_offset;
+        SHOAL_TRY(node->op.kind == SHOAL_OP_FETCH ? enqueue_fetch(executor, bound, i)
+                                                   : device->ops->run(device, &node->op, bound->args[i], workspace));
+    }
+    return node->signals ? stream->signal(device, queue_of(node), i) : SHOAL_OK;
 }
 
 static shoal_status_t name_failure(const shoal_bound_t *bound, int32_t i, shoal_status_t status)
@@ -94,24 +199,45 @@ static shoal_status_t name_failure(const shoal_bound_t *bound, int32_t i, shoal_
     return status;
 }
 
-/* The first op of a unit's forward or backward: how far the device has come is known to this grain. */
-static bool begins_layer(const shoal_program_t *program, int32_t i)
+/* ---- a step ---- */
+
+/* Communication queues start with compute and not before: a recording wants it, and the memory is shared with the step before. */
+static shoal_status_t fork_queues(shoal_executor_t *executor, const shoal_program_t *program)
 {
-    return i == 0 || program->nodes[i].unit != program->nodes[i - 1].unit || program->nodes[i].phase != program->nodes[i - 1].phase;
+    shoal_device_t           *device = executor->config.device;
+    const shoal_stream_ops_t *stream = device->ops->stream;
+    if (executor->step->nranks == 1) {
+        return SHOAL_OK;
+    }
+    SHOAL_TRY(stream->signal(device, SHOAL_QUEUE_COMPUTE, join_signal(program, SHOAL_QUEUE_COMPUTE)));
+    SHOAL_TRY(stream->await(device, SHOAL_QUEUE_GATHER, join_signal(program, SHOAL_QUEUE_COMPUTE)));
+    return stream->await(device, SHOAL_QUEUE_REDUCE, join_signal(program, SHOAL_QUEUE_COMPUTE));
+}
+
+static shoal_status_t join_queues(shoal_executor_t *executor, const shoal_program_t *program)
+{
+    shoal_device_t           *device = executor->config.device;
+    const shoal_stream_ops_t *stream = device->ops->stream;
+    for (int queue = SHOAL_QUEUE_GATHER; executor->step->nranks > 1 && queue <= SHOAL_QUEUE_REDUCE; queue++) {
+        SHOAL_TRY(stream->signal(device, (shoal_queue_t)queue, join_signal(program, (shoal_queue_t)queue)));
+        SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_JOIN + 2 * queue));
+        SHOAL_TRY(stream->await(device, SHOAL_QUEUE_COMPUTE, join_signal(program, (shoal_queue_t)queue)));
+        SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_JOIN + 2 * queue + 1));
+    }
+    return SHOAL_OK;
 }
 
 static shoal_status_t enqueue(shoal_executor_t *executor, const shoal_bound_t *bound, bool every_op)
 {
     shoal_device_t           *device    = executor->config.device;
     const shoal_stream_ops_t *stream    = device->ops->stream;
+    const shoal_program_t    *program   = bound->program;
     bool                      optimizer = false;
-    SHOAL_TRY(stream->mark(device, MARK_START));
-    for (int32_t i = 0; i < bound->program->nnodes; i++) {
-        if (begins_layer(bound->program, i)) {
-            SHOAL_TRY(stream->note(device, i));
-        }
-        if (!optimizer && bound->program->nodes[i].phase == SHOAL_PHASE_OPTIMIZER) {
-            SHOAL_TRY(stream->mark(device, MARK_OPTIMIZER));
+    SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_START));
+    SHOAL_TRY(fork_queues(executor, program));
+    for (int32_t i = 0; i < program->nnodes; i++) {
+        if (!optimizer && program->nodes[i].phase == SHOAL_PHASE_OPTIMIZER && !is_collective(&program->nodes[i])) {
+            SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_OPTIMIZER));
             optimizer = true;
         }
         SHOAL_TRY(name_failure(bound, i, enqueue_node(executor, bound, i)));
@@ -119,13 +245,14 @@ static shoal_status_t enqueue(shoal_executor_t *executor, const shoal_bound_t *b
             SHOAL_TRY(name_failure(bound, i, device->ops->synchronize(device)));
         }
         if (every_op) {
-            SHOAL_TRY(stream->mark(device, MARK_FIRST_OP + i));
+            SHOAL_TRY(stream->mark(device, queue_of(&program->nodes[i]), after_op(i)));
         }
     }
     if (!optimizer) {
-        SHOAL_TRY(stream->mark(device, MARK_OPTIMIZER));
+        SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_OPTIMIZER));
     }
-    return stream->mark(device, MARK_END);
+    SHOAL_TRY(join_queues(executor, program));
+    return stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_END);
 }
 
 /* Recorded once the libraries have seen every op, unless told not to. */
@@ -133,8 +260,8 @@ static shoal_status_t record(shoal_executor_t *executor, shoal_bound_t *bound)
 {
     shoal_device_t *device = executor->config.device;
     SHOAL_TRY(device->ops->stream->record_begin(device));
-    shoal_status_t    enqueued = enqueue(executor, bound, false);
-    shoal_status_t    ended    = device->ops->stream->record_end(device, &bound->recording);
+    shoal_status_t enqueued = enqueue(executor, bound, false);
+    shoal_status_t ended    = device->ops->stream->record_end(device, &bound->recording);
     if (enqueued != SHOAL_OK || ended != SHOAL_OK) {
         shoal_error("the step cannot be recorded; run.graph = false runs it op by op");
     }
@@ -155,44 +282,121 @@ static shoal_status_t launch(shoal_executor_t *executor, shoal_bound_t *bound)
     return device->ops->stream->replay(device, bound->recording);
 }
 
+/* ---- its end ---- */
+
 /* An error of the device shows up here, at the end of everything that was enqueued. */
-static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t *bound)
+static shoal_status_t name_device_error(shoal_executor_t *executor, const shoal_bound_t *bound, shoal_status_t status)
 {
     shoal_device_t *device = executor->config.device;
-    shoal_status_t  status = device->ops->synchronize(device);
-    int             i      = device->ops->stream->last_note(device);
-    if (status != SHOAL_OK && i >= 0 && i < bound->program->nnodes) {
+    int             i      = device->ops->stream->last_note(device, SHOAL_QUEUE_COMPUTE);
+    if (i >= 0 && i < bound->program->nnodes) {
         name_failure(bound, i, status);
         shoal_error("or in an op of the same unit behind it; run.check_ops = true names the op");
     }
     return status;
 }
 
+static shoal_status_t name_peer_error(shoal_executor_t *executor, const shoal_bound_t *bound, const char *verb)
+{
+    shoal_device_t *device = executor->config.device;
+    for (int queue = SHOAL_QUEUE_GATHER; queue <= SHOAL_QUEUE_REDUCE; queue++) {
+        char what[128];
+        int  i = device->ops->stream->last_note(device, (shoal_queue_t)queue);
+        if (i >= 0 && i < bound->program->nnodes) {
+            shoal_program_describe(bound->program, i, what, sizeof(what));
+            shoal_error("%s; the %s lane began last: %s", verb, shoal_lane_name(bound->program->nodes[i].lane), what);
+        }
+    }
+    return SHOAL_ERR_PEER;
+}
+
+/* One rank sleeps until the device is done. Among several it looks for lost peers and the time meanwhile. */
+static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t *bound)
+{
+    enum { NAP_US = 200 };
+    shoal_device_t    *device    = executor->config.device;
+    shoal_transport_t *transport = executor->config.transport;
+    shoal_status_t     status    = SHOAL_IN_PROGRESS;
+    if (executor->step->nranks == 1) {
+        status = device->ops->synchronize(device);
+        return status == SHOAL_OK ? SHOAL_OK : name_device_error(executor, bound, status);
+    }
+    while ((status = device->ops->stream->poll(device)) == SHOAL_IN_PROGRESS) {
+        int moved = 0;
+        if (transport->ops->progress(transport, &moved) != SHOAL_OK) {
+            return name_peer_error(executor, bound, "stopped");
+        }
+        if (shoal_ms_since(executor->run_start_ns) * 1e-3 > (double)executor->config.timeout_s) {
+            char verb[64];
+            snprintf(verb, sizeof(verb), "hangs: a step has taken %zu s", executor->config.timeout_s);
+            return name_peer_error(executor, bound, verb);
+        }
+        usleep(NAP_US);
+    }
+    return status == SHOAL_OK ? SHOAL_OK : name_device_error(executor, bound, status);
+}
+
+static shoal_status_t add_between(shoal_device_t *device, int from, int to, double *sum_p)
+{
+    double ms;
+    SHOAL_TRY(device->ops->stream->between(device, from, to, &ms));
+    *sum_p += ms;
+    return SHOAL_OK;
+}
+
+static shoal_status_t read_times(shoal_executor_t *executor, const shoal_bound_t *bound, shoal_times_t *times)
+{
+    shoal_device_t        *device  = executor->config.device;
+    const shoal_program_t *program = bound->program;
+    SHOAL_TRY(add_between(device, MARK_START, MARK_END, &times->busy[SHOAL_LANE_COMPUTE]));
+    SHOAL_TRY(add_between(device, MARK_OPTIMIZER, MARK_END, &times->optimizer));
+    for (int32_t i = 0; i < program->nnodes; i++) {
+        const shoal_node_t *node = &program->nodes[i];
+        if (is_collective(node)) {
+            SHOAL_TRY(add_between(device, before_op(i), after_wait(i), &times->busy[node->lane]));
+        } else if (bound->waits_for_queue[i]) {
+            SHOAL_TRY(add_between(device, before_op(i), after_wait(i), &times->exposed[bound->waits_for_queue[i]]));
+        }
+    }
+    if (executor->step->nranks > 1) {
+        SHOAL_TRY(add_between(device, MARK_JOIN + 2 * SHOAL_QUEUE_GATHER, MARK_JOIN + 2 * SHOAL_QUEUE_GATHER + 1,
+                              &times->exposed[SHOAL_LANE_GATHER]));
+        SHOAL_TRY(add_between(device, MARK_JOIN + 2 * SHOAL_QUEUE_REDUCE, MARK_JOIN + 2 * SHOAL_QUEUE_REDUCE + 1,
+                              &times->exposed[SHOAL_LANE_REDUCE]));
+    }
+    times->busy[SHOAL_LANE_COMPUTE] -= times->exposed[SHOAL_LANE_GATHER] + times->exposed[SHOAL_LANE_REDUCE];
+    return SHOAL_OK;
+}
+
+/* An op of compute begins where the one before it in its queue, or its wait, ends. */
 static shoal_status_t read_op_times(shoal_executor_t *executor, const shoal_bound_t *bound)
 {
     shoal_device_t *device = executor->config.device;
-    int64_t         last   = 0;
+    double          last[SHOAL_QUEUE_COUNT] = {0.0};
     for (int32_t i = 0; i < bound->program->nnodes; i++) {
-        double ms;
-        SHOAL_TRY(device->ops->stream->between(device, MARK_START, MARK_FIRST_OP + i, &ms));
-        bound->times.start[i] = last;
-        bound->times.end[i]   = last = (int64_t)(ms * 1e6);
+        const shoal_node_t *node  = &bound->program->nodes[i];
+        double             *queue = &last[queue_of(node)], start = 0.0, end = 0.0;
+        bool                own_start = is_collective(node) || bound->waits_for_queue[i];
+        if (own_start) {
+            SHOAL_TRY(add_between(device, MARK_START, is_collective(node) ? before_op(i) : after_wait(i), &start));
+        }
+        SHOAL_TRY(add_between(device, MARK_START, after_op(i), &end));
+        bound->times.start[i] = (int64_t)((own_start ? start : *queue) * 1e6);
+        bound->times.end[i]   = (int64_t)(end * 1e6);
+        *queue                = end;
     }
     return SHOAL_OK;
 }
 
 shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound_t *bound, shoal_times_t *times_p)
 {
-    shoal_device_t           *device = executor->config.device;
-    const shoal_stream_ops_t *stream = device->ops->stream;
-    shoal_times_t             times  = {0};
-    executor->run_start_ns           = shoal_time_ns();
+    shoal_times_t times    = {0};
+    executor->run_start_ns = shoal_time_ns();
     SHOAL_TRY(fetch_all(executor, bound, &times));
     SHOAL_TRY(launch(executor, bound));
     SHOAL_TRY(await_end(executor, bound));
     times.total = shoal_ms_since(executor->run_start_ns);
-    SHOAL_TRY(stream->between(device, MARK_START, MARK_END, &times.busy[SHOAL_LANE_COMPUTE]));
-    SHOAL_TRY(stream->between(device, MARK_OPTIMIZER, MARK_END, &times.optimizer));
+    SHOAL_TRY(read_times(executor, bound, &times));
     if (executor->every_op) {
         SHOAL_TRY(read_op_times(executor, bound));
     }

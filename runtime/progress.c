@@ -8,7 +8,7 @@
 #include "base/time.h"
 #include "runtime/executor_private.h"
 
-static shoal_coll_t coll_of(const shoal_node_t *node, void *const *args)
+shoal_coll_t shoal_executor_coll(const shoal_node_t *node, void *const *args)
 {
     switch (node->op.kind) {
     case SHOAL_OP_ALL_GATHER: return (shoal_coll_t){SHOAL_COLL_ALL_GATHER, node->op.dtype, node->op.coll.n, args[0], args[1]};
@@ -49,7 +49,7 @@ static shoal_status_t advance_lane(shoal_executor_t *executor, const shoal_bound
             if (!may_start(executor, program, node)) {
                 return SHOAL_OK;
             }
-            shoal_coll_t coll           = coll_of(node, bound->args[index]);
+            shoal_coll_t coll           = shoal_executor_coll(node, bound->args[index]);
             executor->started_ns[lane]  = shoal_time_ns();
             bound->times.start[index]   = executor->started_ns[lane] - executor->run_start_ns;
             SHOAL_TRY(ops->start(executor->comms[lane], &coll));

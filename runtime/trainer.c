@@ -44,7 +44,7 @@ static shoal_status_t check_fit(const shoal_trainer_t *trainer)
     const shoal_spec_t *spec      = trainer->spec;
     double              available = spec->run.memory_gib * 0x1p30;
     if (available <= 0.0) {
-        available = (double)trainer->device_info.memory_nbytes / trainer->bootstrap->local_size;
+        available = (double)trainer->device_info.memory_nbytes / trainer->sharers;
     }
     if ((double)trainer->step.total_nbytes > available) {
         if (trainer->peers.rank == 0) {
@@ -76,8 +76,7 @@ shoal_device_config_t shoal_device_config(const shoal_spec_t *spec, int local_ra
                                    .untuned          = !spec->run.tune};
 }
 
-/* What a rank can do without its peers. */
-static shoal_status_t assemble(shoal_trainer_t *trainer)
+static shoal_status_t open_device(shoal_trainer_t *trainer)
 {
     const shoal_spec_t *spec = trainer->spec;
     int                 local_rank = trainer->bootstrap->local_rank, local_size = trainer->bootstrap->local_size;
@@ -86,7 +85,38 @@ static shoal_status_t assemble(shoal_trainer_t *trainer)
     shoal_device_config_t config = shoal_device_config(spec, local_rank, trainer->nthreads);
     SHOAL_TRY(shoal_device_open(spec->run.device, &config, &trainer->device));
     trainer->device->ops->info(trainer->device, &trainer->device_info);
-    SHOAL_TRY(shoal_transport_find(spec->parallel.transport, trainer->peers.size, &trainer->transport_ops));
+    return shoal_transport_find(spec->parallel.transport, trainer->peers.size, trainer->device->ops->stream != NULL, &trainer->transport_ops);
+}
+
+/* How many ranks of this host are on this rank's device. Collective. */
+static shoal_status_t count_sharers(shoal_trainer_t *trainer)
+{
+    typedef struct {
+        char host[64], id[sizeof(trainer->device_info.id)];
+    } place_t;
+    int            nranks = trainer->peers.size;
+    place_t        mine   = {{0}, {0}};
+    place_t       *all    = calloc((size_t)nranks, sizeof(*all));
+    shoal_status_t status = all != NULL ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
+    snprintf(mine.host, sizeof(mine.host), "%s", trainer->bootstrap->host);
+    memcpy(mine.id, trainer->device_info.id, sizeof(mine.id));
+    if (status == SHOAL_OK) {
+        status = trainer->peers.exchange(trainer->peers.context, &mine, sizeof(mine), all);
+    }
+    for (int r = 0; status == SHOAL_OK && r < nranks; r++) {
+        trainer->sharers += memcmp(&all[r], &mine, sizeof(mine)) == 0;
+    }
+    if (status == SHOAL_OK && trainer->sharers > 1 && trainer->device->ops->stream != NULL && trainer->bootstrap->local_rank == 0) {
+        shoal_warn("%d ranks of %s share the GPU at %s", trainer->sharers, mine.host, mine.id);
+    }
+    free(all);
+    return status;
+}
+
+/* What a rank can do without its peers. */
+static shoal_status_t assemble(shoal_trainer_t *trainer)
+{
+    const shoal_spec_t *spec = trainer->spec;
     SHOAL_TRY(shoal_step_create(spec, trainer->peers.size, trainer->peers.rank, trainer->device, trainer->transport_ops, &trainer->step));
     SHOAL_TRY(open_data(trainer));
     SHOAL_TRY(check_fit(trainer));
@@ -182,7 +212,10 @@ shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t 
     trainer_p->spec      = spec;
     trainer_p->bootstrap = bootstrap;
     trainer_p->peers     = shoal_bootstrap_peers(bootstrap);
-    shoal_status_t status = assemble(trainer_p);
+    shoal_status_t status = open_device(trainer_p);
+    SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
+    SHOAL_TRY(count_sharers(trainer_p));
+    status = assemble(trainer_p);
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
     status = init_state(trainer_p);
     if (status == SHOAL_OK) {

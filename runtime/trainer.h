@@ -18,6 +18,7 @@ typedef struct {
     shoal_peers_t                peers;
     shoal_device_t              *device;
     shoal_device_info_t          device_info;
+    int                          sharers; /* ranks of this host on this device, this one counted */
     const shoal_transport_ops_t *transport_ops;
     shoal_transport_t           *transport;
     shoal_data_t                *train_data, *valid_data;

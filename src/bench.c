@@ -217,25 +217,27 @@ static shoal_status_t add_transport(shoal_bench_t *bench, const shoal_transport_
 }
 
 /* MPI can serve only ranks that a launcher of its own started; `self` only a rank alone. */
-static bool can_serve(const shoal_bench_t *bench, const char *name)
+static bool can_serve(const shoal_bench_t *bench, const shoal_transport_ops_t *ops)
 {
-    const shoal_bootstrap_t *b = bench->bootstrap;
+    const shoal_bootstrap_t *b    = bench->bootstrap;
+    const char              *name = ops->name;
     if (strcmp(name, "self") == 0) {
         return b->size == 1;
     }
-    return strcmp(name, "mpi") != 0 || strncmp(b->method, "pmix", 4) == 0 || strcmp(b->method, "mpi") == 0;
+    bool launched = strncmp(b->method, "pmix", 4) == 0 || strcmp(b->method, "mpi") == 0;
+    return ops->enqueue == NULL && (strcmp(name, "mpi") != 0 || launched); /* these buffers are the host's */
 }
 
 static shoal_status_t open_transports(shoal_bench_t *bench)
 {
     const shoal_transport_ops_t *ops;
     if (strcmp(bench->options->transport, "all") != 0) {
-        SHOAL_TRY(shoal_transport_find(bench->options->transport, bench->bootstrap->size, &ops));
+        SHOAL_TRY(shoal_transport_find(bench->options->transport, bench->bootstrap->size, false, &ops));
         return add_transport(bench, ops);
     }
     for (int i = 0; shoal_transport_backends[i] != NULL && bench->ntransports < SHOAL_BENCH_MAX_TRANSPORTS; i++) {
         ops = shoal_transport_backends[i];
-        if (can_serve(bench, ops->name)) {
+        if (can_serve(bench, ops)) {
             SHOAL_TRY(add_transport(bench, ops));
         } else if (bench->bootstrap->rank == 0) {
             shoal_info("bench: transport %s cannot serve these ranks", ops->name);

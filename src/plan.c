@@ -117,11 +117,13 @@ static shoal_status_t plan(const shoal_spec_t *spec, const options_t *options)
     char                         affinity[128];
     int                          nthreads;
     SHOAL_TRY(shoal_affinity_settle(0, 1, (int)spec->run.threads, &nthreads, affinity, sizeof(affinity)));
-    SHOAL_TRY(shoal_transport_find(spec->parallel.transport, options->nranks, &transport));
     shoal_device_config_t config = shoal_device_config(spec, 0, nthreads);
     config.plan_only             = true;
     SHOAL_TRY(shoal_device_open(spec->run.device, &config, &device));
-    shoal_status_t status = shoal_step_create(spec, options->nranks, options->rank, device, transport, &step);
+    shoal_status_t status = shoal_transport_find(spec->parallel.transport, options->nranks, device->ops->stream != NULL, &transport);
+    if (status == SHOAL_OK) {
+        status = shoal_step_create(spec, options->nranks, options->rank, device, transport, &step);
+    }
     if (status == SHOAL_OK) {
         status = predict(&step, device, options);
         if (options->schedule) {

@@ -47,6 +47,7 @@ void emulated_info(shoal_device_t *, shoal_device_info_t *info_p)
     *info_p               = shoal_device_info_t();
     info_p->memory_nbytes = (size_t)1 << 30;
     std::snprintf(info_p->name, sizeof(info_p->name), "CUDA kernels, emulated");
+    std::snprintf(info_p->id, sizeof(info_p->id), "emulated");
 }
 
 shoal_status_t emulated_alloc(shoal_device_t *, size_t nbytes, void **memory_p)

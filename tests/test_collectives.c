@@ -47,7 +47,7 @@ static world_t world_open(void)
     CHECK(shoal_bootstrap_open("auto", &w.bootstrap) == SHOAL_OK);
     w.rank = w.bootstrap->rank;
     w.size = w.bootstrap->size;
-    CHECK(shoal_transport_find(w.size == 1 && strcmp(transport_name, "mpi") != 0 ? "auto" : transport_name, w.size, &ops) == SHOAL_OK);
+    CHECK(shoal_transport_find(w.size == 1 && strcmp(transport_name, "mpi") != 0 ? "auto" : transport_name, w.size, false, &ops) == SHOAL_OK);
     shoal_peers_t peers = shoal_bootstrap_peers(w.bootstrap);
     CHECK(ops->open(&peers, &w.transport) == SHOAL_OK);
     return w;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Training on a device with a stream, without a GPU: the CUDA kernels, emulated, behind a stream that keeps what it is given and
- * carries it out at the next synchronize. So a program that relies on `run` being done when it returns, or touches the device's
- * memory behind the stream's back, computes something else. Losses follow the CPU's reference kernels; recorded and replayed
- * steps give the bits of steps enqueued op by op.
+ * Training on a device with streams, without a GPU: the CUDA kernels, emulated, behind queues that keep what they are given and
+ * carry it out when the step's end is asked for, each queue as far as signals let it, and the communication queues first or last in
+ * turns. So a program that relies on `run` being done when it returns, touches the device's memory behind the queues' backs, or lacks a
+ * signal between two queues computes something else. Losses follow the CPU's reference kernels, several ranks follow one;
+ * recorded and replayed steps give the bits of steps enqueued op by op.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -11,41 +12,57 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* after the four above */
+/* after the five above */
 #include <cmocka.h>
 
 #include "base/time.h"
+#include "collectives/transport.h"
 #include "tests/capture.h"
 #include "tests/emulated_device.h"
 #include "tests/train_run.h"
 
-enum { MAX_CALLS = 4096, MAX_MARKS = 1024, MAX_COPY = 4096 };
+enum { MAX_CALLS = 4096, MAX_MARKS = 4096 };
 
-typedef enum { CALL_RUN, CALL_COPY, CALL_MARK, CALL_NOTE, CALL_REPLAY } call_kind_t;
+typedef enum { CALL_RUN, CALL_COPY, CALL_MARK, CALL_NOTE, CALL_SIGNAL, CALL_AWAIT, CALL_COLLECTIVE, CALL_REPLAY } call_kind_t;
 
-/* One thing on the stream. */
+/* One thing on a queue. */
 typedef struct {
-    call_kind_t kind;
-    shoal_op_t  op;
-    void       *args[SHOAL_OP_MAX_ARGS], *workspace;
-    const void *from;
-    size_t      nbytes;
-    int         mark;
+    call_kind_t        kind;
+    shoal_queue_t      queue;
+    int                number; /* of a mark, note or signal */
+    bool               started, done;
+    shoal_op_t         op;
+    void              *args[SHOAL_OP_MAX_ARGS], *workspace;
+    const void        *from;
+    size_t             nbytes;
+    shoal_comm_t      *comm; /* of the transport below */
+    shoal_coll_t       coll;
     shoal_recording_t *recording;
 } call_t;
 
+/* In the order of the calls; a queue is those of its number. */
 struct shoal_recording {
     call_t calls[MAX_CALLS];
     int    ncalls;
 };
 
+typedef struct streamed streamed_t;
+
+/* What a transport is given for a queue. */
 typedef struct {
+    streamed_t   *device;
+    shoal_queue_t queue;
+} native_t;
+
+struct streamed {
     shoal_device_t    base;
     shoal_device_t   *inner;
     shoal_recording_t queue, *recording; /* what waits; what is being recorded, or NULL */
     int64_t           marks[MAX_MARKS];
-    int               nrecordings, nreplays, note;
-} streamed_t;
+    int               notes[SHOAL_QUEUE_COUNT];
+    native_t          natives[SHOAL_QUEUE_COUNT];
+    unsigned          turns;
+};
 
 static const shoal_device_ops_t streamed_ops;
 
@@ -54,17 +71,23 @@ static streamed_t *streamed_of(shoal_device_t *device)
     return (streamed_t *)device;
 }
 
-static call_t *append(shoal_device_t *device, call_kind_t kind)
+static call_t *append_to(streamed_t *streamed, shoal_queue_t queue, call_kind_t kind)
 {
-    streamed_t        *streamed = streamed_of(device);
-    shoal_recording_t *to       = streamed->recording != NULL ? streamed->recording : &streamed->queue;
+    shoal_recording_t *to = streamed->recording != NULL ? streamed->recording : &streamed->queue;
     if (to->ncalls == MAX_CALLS) {
         abort();
     }
     call_t *call = &to->calls[to->ncalls++];
-    *call        = (call_t){.kind = kind};
+    *call        = (call_t){.kind = kind, .queue = queue};
     return call;
 }
+
+static call_t *append(shoal_device_t *device, shoal_queue_t queue, call_kind_t kind)
+{
+    return append_to(streamed_of(device), queue, kind);
+}
+
+/* ---- carrying out ---- */
 
 static int failing_op = -1; /* counts down to the op that fails, as an illegal access would: when it is carried out */
 
@@ -76,16 +99,80 @@ static shoal_status_t run_now(streamed_t *streamed, const call_t *call)
     return streamed->inner->ops->run(streamed->inner, &call->op, call->args, call->workspace);
 }
 
-static shoal_status_t carry_out(streamed_t *streamed, const shoal_recording_t *recording)
+/* The latest signal of that number before the call. */
+static bool signalled(const shoal_recording_t *list, const call_t *await)
 {
-    for (int i = 0; i < recording->ncalls; i++) {
-        const call_t *call = &recording->calls[i];
-        switch (call->kind) {
-        case CALL_RUN: SHOAL_TRY(run_now(streamed, call)); break;
-        case CALL_COPY: memcpy(call->args[0], call->from, call->nbytes); break;
-        case CALL_MARK: streamed->marks[call->mark] = shoal_time_ns(); break;
-        case CALL_NOTE: streamed->note = call->mark; break;
-        case CALL_REPLAY: SHOAL_TRY(carry_out(streamed, call->recording)); break;
+    for (const call_t *call = await - 1; call >= list->calls; call--) {
+        if (call->kind == CALL_SIGNAL && call->number == await->number) {
+            return call->done;
+        }
+    }
+    return true;
+}
+
+static shoal_status_t advance_collective(call_t *call)
+{
+    shoal_transport_t *transport = call->comm->transport;
+    int                moved;
+    if (!call->started) {
+        SHOAL_TRY(transport->ops->start(call->comm, &call->coll));
+        call->started = true;
+    }
+    SHOAL_TRY(transport->ops->progress(transport, &moved));
+    return transport->ops->test(call->comm);
+}
+
+static shoal_status_t carry_out(streamed_t *streamed, shoal_recording_t *list);
+
+/* SHOAL_IN_PROGRESS: not yet. */
+static shoal_status_t advance(streamed_t *streamed, const shoal_recording_t *list, call_t *call)
+{
+    switch (call->kind) {
+    case CALL_RUN: return run_now(streamed, call);
+    case CALL_COPY: memcpy(call->args[0], call->from, call->nbytes); return SHOAL_OK;
+    case CALL_MARK: streamed->marks[call->number] = shoal_time_ns(); return SHOAL_OK;
+    case CALL_NOTE: streamed->notes[call->queue] = call->number; return SHOAL_OK;
+    case CALL_SIGNAL: return SHOAL_OK;
+    case CALL_AWAIT: return signalled(list, call) ? SHOAL_OK : SHOAL_IN_PROGRESS;
+    case CALL_COLLECTIVE: return advance_collective(call);
+    case CALL_REPLAY: return carry_out(streamed, call->recording);
+    }
+    return SHOAL_ERR_INTERNAL;
+}
+
+/* One queue as far as it goes, from its first call that is not done. */
+static shoal_status_t advance_queue(streamed_t *streamed, shoal_recording_t *list, shoal_queue_t queue, int *next_p)
+{
+    for (; *next_p < list->ncalls; ++*next_p) {
+        call_t *call = &list->calls[*next_p];
+        if (call->queue == queue && !call->done) {
+            shoal_status_t status = advance(streamed, list, call);
+            if (status != SHOAL_OK) {
+                return status;
+            }
+            call->done = true;
+        }
+    }
+    return SHOAL_OK;
+}
+
+static shoal_status_t carry_out(streamed_t *streamed, shoal_recording_t *list)
+{
+    int  next[SHOAL_QUEUE_COUNT] = {0};
+    bool all                     = false;
+    for (int i = 0; i < list->ncalls; i++) {
+        list->calls[i].started = list->calls[i].done = false;
+    }
+    streamed->turns++;
+    while (!all) {
+        all = true;
+        for (int i = 0; i < SHOAL_QUEUE_COUNT; i++) {
+            int            queue  = streamed->turns % 2 == 0 ? i : SHOAL_QUEUE_COUNT - 1 - i;
+            shoal_status_t status = advance_queue(streamed, list, (shoal_queue_t)queue, &next[queue]);
+            if (status != SHOAL_OK && status != SHOAL_IN_PROGRESS) {
+                return status;
+            }
+            all = all && status == SHOAL_OK;
         }
     }
     return SHOAL_OK;
@@ -99,12 +186,17 @@ static shoal_status_t synchronize(shoal_device_t *device)
     return status;
 }
 
+/* ---- the device ---- */
+
 static shoal_status_t open_streamed(const shoal_device_config_t *config, shoal_device_t **device_p)
 {
     streamed_t *streamed = calloc(1, sizeof(*streamed));
     assert_non_null(streamed);
     streamed->base.ops = &streamed_ops;
-    *device_p          = &streamed->base;
+    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
+        streamed->natives[queue] = (native_t){streamed, (shoal_queue_t)queue};
+    }
+    *device_p = &streamed->base;
     return shoal_emulated_device_ops.open(config, &streamed->inner);
 }
 
@@ -129,12 +221,10 @@ static void free_memory(shoal_device_t *device, void *memory, size_t nbytes)
     shoal_emulated_device_ops.free(streamed_of(device)->inner, memory, nbytes);
 }
 
-/* After what is on the stream, as on a GPU. Several threads may upload while a run is set up, when nothing is. */
+/* After what is on the queues, as on a GPU. */
 static shoal_status_t copy(shoal_device_t *device, void *to, const void *from, size_t nbytes)
 {
-    if (streamed_of(device)->queue.ncalls > 0) {
-        SHOAL_TRY(synchronize(device));
-    }
+    SHOAL_TRY(synchronize(device));
     memcpy(to, from, nbytes);
     return SHOAL_OK;
 }
@@ -146,7 +236,7 @@ static shoal_status_t workspace(shoal_device_t *device, const shoal_op_t *op, si
 
 static shoal_status_t run(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *scratch)
 {
-    call_t *call    = append(device, CALL_RUN);
+    call_t *call    = append(device, SHOAL_QUEUE_COMPUTE, CALL_RUN);
     call->op        = *op;
     call->workspace = scratch;
     memcpy(call->args, args, sizeof(call->args));
@@ -168,22 +258,22 @@ static void free_host(shoal_device_t *device, void *memory)
 
 static shoal_status_t enqueue_upload(shoal_device_t *device, void *to, const void *from_host, size_t nbytes)
 {
-    call_t *call  = append(device, CALL_COPY);
+    call_t *call  = append(device, SHOAL_QUEUE_COMPUTE, CALL_COPY);
     call->args[0] = to;
     call->from    = from_host;
     call->nbytes  = nbytes;
     return SHOAL_OK;
 }
 
-static shoal_status_t reserve_marks(shoal_device_t *device, int count)
+static shoal_status_t reserve(shoal_device_t *device, int count)
 {
     (void)device;
     return count <= MAX_MARKS ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
 }
 
-static shoal_status_t mark(shoal_device_t *device, int number)
+static shoal_status_t mark(shoal_device_t *device, shoal_queue_t queue, int number)
 {
-    append(device, CALL_MARK)->mark = number;
+    append(device, queue, CALL_MARK)->number = number;
     return SHOAL_OK;
 }
 
@@ -193,15 +283,32 @@ static shoal_status_t between(shoal_device_t *device, int from, int to, double *
     return *ms_p >= 0 ? SHOAL_OK : SHOAL_ERR_INTERNAL;
 }
 
-static shoal_status_t note(shoal_device_t *device, int number)
+static shoal_status_t signal_queue(shoal_device_t *device, shoal_queue_t queue, int number)
 {
-    append(device, CALL_NOTE)->mark = number;
+    append(device, queue, CALL_SIGNAL)->number = number;
     return SHOAL_OK;
 }
 
-static int last_note(shoal_device_t *device)
+static shoal_status_t await_signal(shoal_device_t *device, shoal_queue_t queue, int number)
 {
-    return streamed_of(device)->note;
+    append(device, queue, CALL_AWAIT)->number = number;
+    return SHOAL_OK;
+}
+
+static shoal_status_t note(shoal_device_t *device, shoal_queue_t queue, int number)
+{
+    append(device, queue, CALL_NOTE)->number = number;
+    return SHOAL_OK;
+}
+
+static int last_note(shoal_device_t *device, shoal_queue_t queue)
+{
+    return streamed_of(device)->notes[queue];
+}
+
+static void *native(shoal_device_t *device, shoal_queue_t queue)
+{
+    return &streamed_of(device)->natives[queue];
 }
 
 static shoal_status_t record_begin(shoal_device_t *device)
@@ -214,14 +321,12 @@ static shoal_status_t record_end(shoal_device_t *device, shoal_recording_t **rec
 {
     *recording_p                   = streamed_of(device)->recording;
     streamed_of(device)->recording = NULL;
-    streamed_of(device)->nrecordings++;
     return SHOAL_OK;
 }
 
 static shoal_status_t replay(shoal_device_t *device, shoal_recording_t *recording)
 {
-    append(device, CALL_REPLAY)->recording = recording;
-    streamed_of(device)->nreplays++;
+    append(device, SHOAL_QUEUE_COMPUTE, CALL_REPLAY)->recording = recording;
     return SHOAL_OK;
 }
 
@@ -231,18 +336,23 @@ static void recording_free(shoal_recording_t *recording)
 }
 
 static const shoal_stream_ops_t stream_ops = {
-    .alloc_host     = alloc_host,
-    .free_host      = free_host,
-    .enqueue_upload = enqueue_upload,
-    .reserve_marks  = reserve_marks,
-    .mark           = mark,
-    .between        = between,
-    .note           = note,
-    .last_note      = last_note,
-    .record_begin   = record_begin,
-    .record_end     = record_end,
-    .replay         = replay,
-    .recording_free = recording_free,
+    .alloc_host      = alloc_host,
+    .free_host       = free_host,
+    .enqueue_upload  = enqueue_upload,
+    .reserve_marks   = reserve,
+    .mark            = mark,
+    .between         = between,
+    .reserve_signals = reserve,
+    .signal          = signal_queue,
+    .await           = await_signal,
+    .note            = note,
+    .last_note       = last_note,
+    .native          = native,
+    .poll            = synchronize,
+    .record_begin    = record_begin,
+    .record_end      = record_end,
+    .replay          = replay,
+    .recording_free  = recording_free,
 };
 
 static const shoal_device_ops_t streamed_ops = {
@@ -260,12 +370,90 @@ static const shoal_device_ops_t streamed_ops = {
     .synchronize = synchronize,
 };
 
+/* ---- the transport: another one's collectives, on queues ---- */
+
+typedef struct {
+    shoal_transport_t  base;
+    shoal_transport_t *inner;
+} queued_transport_t;
+
+typedef struct {
+    shoal_comm_t  base;
+    shoal_comm_t *inner;
+} queued_comm_t;
+
+static shoal_transport_ops_t        queued_ops;
+static const shoal_transport_ops_t *inner_ops;
+
+static shoal_status_t queued_open(const shoal_peers_t *peers, shoal_transport_t **transport_p)
+{
+    queued_transport_t *transport = calloc(1, sizeof(*transport));
+    assert_non_null(transport);
+    transport->base.ops = &queued_ops;
+    *transport_p        = &transport->base;
+    return inner_ops->open(peers, &transport->inner);
+}
+
+static void queued_close(shoal_transport_t *transport)
+{
+    inner_ops->close(((queued_transport_t *)transport)->inner);
+    free(transport);
+}
+
+static shoal_status_t queued_comm_create(shoal_transport_t *transport, const int *ranks, int size, int tag, void *staging,
+                                         size_t staging_nbytes, shoal_comm_t **comm_p)
+{
+    queued_comm_t *comm = calloc(1, sizeof(*comm));
+    assert_non_null(comm);
+    comm->base.transport = transport;
+    *comm_p              = &comm->base;
+    return inner_ops->comm_create(((queued_transport_t *)transport)->inner, ranks, size, tag, staging, staging_nbytes, &comm->inner);
+}
+
+static void queued_comm_destroy(shoal_comm_t *comm)
+{
+    inner_ops->comm_destroy(((queued_comm_t *)comm)->inner);
+    free(comm);
+}
+
+static shoal_status_t queued_enqueue(shoal_comm_t *comm, const shoal_coll_t *coll, void *queue)
+{
+    const native_t *to   = queue;
+    call_t         *call = append_to(to->device, to->queue, CALL_COLLECTIVE);
+    call->comm           = ((queued_comm_t *)comm)->inner;
+    call->coll           = *coll;
+    return SHOAL_OK;
+}
+
+static shoal_status_t queued_progress(shoal_transport_t *transport, int *moved_p)
+{
+    (void)transport;
+    *moved_p = 0;
+    return SHOAL_OK;
+}
+
+static void add_transport(void)
+{
+    assert_int_equal(shoal_transport_find("auto", 2, false, &inner_ops), SHOAL_OK);
+    queued_ops = (shoal_transport_ops_t){
+        .name           = "nccl", /* the name that a configuration may give it */
+        .open           = queued_open,
+        .close          = queued_close,
+        .staging_nbytes = inner_ops->staging_nbytes,
+        .comm_create    = queued_comm_create,
+        .comm_destroy   = queued_comm_destroy,
+        .enqueue        = queued_enqueue,
+        .progress       = queued_progress,
+    };
+    shoal_transport_add(&queued_ops);
+}
+
 /* ---- the runs ---- */
 
 static char tokens[1200];
 
 static const char *const base[] = {"model.seq=16",   "model.vocab=256", "model.layers=2", "model.d_model=32", "model.heads=2",
-                                   "model.head_dim=16", "model.ffn=64",  "batch.local=2",  "run.steps=5",      "run.seed=3",
+                                   "model.head_dim=16", "model.ffn=64",  "run.steps=5",      "run.seed=3",
                                    tokens,           NULL};
 
 static void train_on(const char *device, train_run_t *run_p, const char *words)
@@ -341,13 +529,46 @@ static void test_error_names_the_layer(void **state)
     train_run_device = NULL;
 }
 
+/* FSDP: every sharding, with and without prefetch, micro-batches, an odd number of ranks; recorded and not. */
 static void test_several_ranks(void **state)
 {
     (void)state;
-    train_run_t run;
+    static const char *const layouts[] = {
+        "parallel.shard=full", "parallel.shard=full parallel.prefetch=0 run.graph=false", "parallel.shard=grad parallel.prefetch=2",
+        "parallel.shard=none", "parallel.shard=full parallel.recompute=full run.trace_step=3 batch.accumulate=2",
+    };
+    static const char *const numbers = "model.arch=enoki optim.name=adamw precision.compute=fp32 precision.gather=fp32";
+    train_run_t              one, several;
+    char                     words[512];
+    snprintf(words, sizeof(words), "%s batch.local=12", numbers);
+    train_on("cpu", &one, words);
     train_run_device = "streamed";
-    assert_int_equal(train_run_with(2, base, &run, "model.arch=enoki"), 2);
+    for (int nranks = 2; nranks <= 3; nranks++) {
+        for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
+            int micros = strstr(layouts[i], "batch.accumulate=2") != NULL ? 2 : 1;
+            snprintf(words, sizeof(words), "%s %s batch.local=%d", numbers, layouts[i], 12 / nranks / micros);
+            assert_int_equal(train_run_with(nranks, base, &several, "%s", words), 0);
+            assert_true(train_run_distance(&several, &one) <= 1e-5);
+        }
+    }
     train_run_device = NULL;
+}
+
+/* A transport of host memory is no use to such a device, nor the other way around. */
+static void test_wrong_memory(void **state)
+{
+    (void)state;
+    train_run_t run;
+    capture_begin();
+    train_run_device = "streamed";
+    int queued       = train_run_with(2, base, &run, "model.arch=enoki parallel.transport=ucx");
+    train_run_device = NULL;
+    int host         = train_run_with(2, base, &run, "model.arch=enoki parallel.transport=nccl run.device=cpu");
+    const char *text = capture_end();
+    assert_int_equal(queued, 2);
+    assert_int_equal(host, 2);
+    assert_contains(text, "cannot serve 2 ranks on GPUs");
+    assert_contains(text, "cannot serve 2 ranks in this build");
 }
 
 int main(void)
@@ -358,9 +579,11 @@ int main(void)
         cmocka_unit_test(test_replay),
         cmocka_unit_test(test_error_names_the_layer),
         cmocka_unit_test(test_several_ranks),
+        cmocka_unit_test(test_wrong_memory),
     };
     const char *source = getenv("SHOAL_SRCDIR");
     snprintf(tokens, sizeof(tokens), "data.train=%s/tests/fixtures/tokens.bin", source != NULL ? source : ".");
     shoal_device_add(&streamed_ops);
+    add_transport();
     return cmocka_run_group_tests_name("stream", tests, NULL, NULL);
 }

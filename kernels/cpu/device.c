@@ -142,7 +142,7 @@ static void cpu_info(shoal_device_t *device, shoal_device_info_t *info_p)
     shoal_cpu_t *cpu = cpu_of(device);
     char         processor[96];
     processor_name(processor, sizeof(processor));
-    *info_p = (shoal_device_info_t){.memory_nbytes = shoal_cpu_memory_available()};
+    *info_p = (shoal_device_info_t){.id = "cpu", .memory_nbytes = shoal_cpu_memory_available()};
     snprintf(info_p->name, sizeof(info_p->name), "%s, %s kernels, %s matmul", processor,
              cpu->kernels[SHOAL_OP_ATTENTION][SHOAL_F32].source, cpu->kernels[SHOAL_OP_MATMUL][SHOAL_F32].source);
 }

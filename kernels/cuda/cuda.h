@@ -52,11 +52,12 @@ struct shoal_cuda {
     bool                   deterministic;
     bool                   tune;            /* time the candidates for a matmul, rather than take the first */
     const char            *tune_file;       /* where the fastest are remembered; NULL: nowhere. Owned by the device */
-    struct CUstream_st    *stream;          /* every kernel runs there */
-    struct CUevent_st    **marks;           /* (nmarks) time stamps */
-    int                    nmarks;
+    struct CUstream_st    *stream;          /* every kernel runs there: the compute queue */
+    struct CUstream_st    *queues[SHOAL_QUEUE_COUNT];
+    struct CUevent_st    **marks, **signals; /* (nmarks) time stamps, (nsignals) */
+    int                    nmarks, nsignals;
     bool                   recording;       /* between record_begin and record_end */
-    int                   *note;            /* page-locked: the last number that the stream has left */
+    int                   *notes;           /* page-locked: the last number that each queue has left */
     shoal_cuda_registry_t  kernels;
     shoal_cuda_cublaslt_t *cublaslt;
     shoal_cuda_cudnn_t    *cudnn;

@@ -74,10 +74,7 @@ static shoal_status_t start_gpu(shoal_cuda_t *cuda, const shoal_device_config_t 
     SHOAL_TRY(read_properties(cuda, config));
     SHOAL_CUDA_TRY(cudaInitDevice(cuda->device, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid));
     SHOAL_CUDA_TRY(cudaSetDevice(cuda->device));
-    SHOAL_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
-    SHOAL_CUDA_TRY(cudaMallocHost((void **)&cuda->note, sizeof(*cuda->note)));
-    *cuda->note = -1;
-    return SHOAL_OK;
+    return shoal_cuda_open_queues(cuda);
 }
 
 /* $XDG_CACHE_HOME/shoal/cublaslt, or the same below ~/.cache; NULL where there is no such place. */
@@ -98,13 +95,7 @@ static void cuda_close(shoal_device_t *device)
 #ifdef SHOAL_HAVE_CUDNN
     shoal_cuda_release_cudnn(cuda);
 #endif
-    shoal_cuda_free_marks(cuda);
-    if (cuda->note != NULL) {
-        cudaFreeHost(cuda->note);
-    }
-    if (cuda->stream != NULL) {
-        cudaStreamDestroy(cuda->stream);
-    }
+    shoal_cuda_close_queues(cuda);
     free((char *)cuda->tune_file);
     free(cuda);
 }
@@ -169,6 +160,7 @@ static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
     *info_p = (shoal_device_info_t){.memory_nbytes = (size_t)PLANNED_MEMORY_GIB << 30};
     if (cuda->device >= 0) {
         cudaMemGetInfo(&info_p->memory_nbytes, &total);
+        cudaDeviceGetPCIBusId(info_p->id, sizeof(info_p->id), cuda->device);
     }
     while (first < sizeof(datasheets) / sizeof(datasheets[0]) && strstr(name, datasheets[first].name) == NULL) {
         first++;
@@ -271,11 +263,11 @@ static shoal_status_t measure_product(shoal_device_t *device, const shoal_op_t *
     SHOAL_TRY(shoal_cuda_stream_ops.reserve_marks(device, 2));
     for (int i = 0; i < WARM_UP + RUNS; i++) {
         if (i == WARM_UP) {
-            SHOAL_TRY(shoal_cuda_stream_ops.mark(device, 0));
+            SHOAL_TRY(shoal_cuda_stream_ops.mark(device, SHOAL_QUEUE_COMPUTE, 0));
         }
         SHOAL_TRY(cuda_run(device, op, args, work));
     }
-    SHOAL_TRY(shoal_cuda_stream_ops.mark(device, 1));
+    SHOAL_TRY(shoal_cuda_stream_ops.mark(device, SHOAL_QUEUE_COMPUTE, 1));
     SHOAL_TRY(cuda_synchronize(device));
     SHOAL_TRY(shoal_cuda_stream_ops.between(device, 0, 1, &ms));
     *flops_p = shoal_op_flops(op) * RUNS / (ms * 1e-3);

@@ -9,6 +9,8 @@ shoal_cuda_t *shoal_cuda_of(shoal_device_t *device);
 
 extern const shoal_stream_ops_t shoal_cuda_stream_ops; /* stream.c */
 
-void shoal_cuda_free_marks(shoal_cuda_t *cuda);
+/* stream.c: the queues, and what belongs to them. */
+shoal_status_t shoal_cuda_open_queues(shoal_cuda_t *cuda);
+void           shoal_cuda_close_queues(shoal_cuda_t *cuda);
 
 #endif

@@ -8,8 +8,8 @@ __global__ void note(volatile int *host, int number)
     *host = number;
 }
 
-extern "C" shoal_status_t shoal_cuda_note(shoal_cuda_t *cuda, int number)
+extern "C" shoal_status_t shoal_cuda_note(shoal_cuda_t *cuda, shoal_queue_t queue, int number)
 {
-    SHOAL_LAUNCH(note, 1, 1, 0, cuda->stream, cuda->note, number);
+    SHOAL_LAUNCH(note, 1, 1, 0, cuda->queues[queue], cuda->notes + queue, number);
     return SHOAL_OK;
 }

@@ -46,8 +46,8 @@ SHOAL_CUDA_WORKSPACE(sumsq);
 /* Enqueues a fill with ordinary numbers, for measurements: noise.cu. */
 shoal_status_t shoal_cuda_noise(shoal_cuda_t *cuda, void *memory, size_t nbytes) SHOAL_CUDA_SYMBOL(noise);
 
-/* Enqueues the store of a number to cuda->note: note.cu. */
-shoal_status_t shoal_cuda_note(shoal_cuda_t *cuda, int number) SHOAL_CUDA_SYMBOL(note);
+/* Enqueues the store of a number to cuda->notes: note.cu. */
+shoal_status_t shoal_cuda_note(shoal_cuda_t *cuda, shoal_queue_t queue, int number) SHOAL_CUDA_SYMBOL(note);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the CUDA device's stream can do: page-locked memory, time stamps (events), and recordings (CUDA graphs). */
+/* What the CUDA device's streams can do: page-locked memory, time stamps and signals (events), recordings (CUDA graphs). */
 #include <stdlib.h>
 
 #include "kernels/cuda/device.h"
@@ -29,40 +29,94 @@ static shoal_status_t enqueue_upload(shoal_device_t *device, void *to, const voi
     return SHOAL_OK;
 }
 
-static shoal_status_t reserve_marks(shoal_device_t *device, int count)
+/* Collectives go first where both could: they are short of the GPU's multiprocessors, and compute waits for them. */
+shoal_status_t shoal_cuda_open_queues(shoal_cuda_t *cuda)
 {
-    shoal_cuda_t *cuda = shoal_cuda_of(device);
-    if (count <= cuda->nmarks) {
-        return SHOAL_OK;
+    int least = 0, greatest = 0;
+    SHOAL_CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
+        int priority = queue == SHOAL_QUEUE_COMPUTE ? least : greatest;
+        SHOAL_CUDA_TRY(cudaStreamCreateWithPriority(&cuda->queues[queue], cudaStreamNonBlocking, priority));
     }
-    struct CUevent_st **marks = realloc(cuda->marks, (size_t)count * sizeof(*marks));
-    if (marks == NULL) {
-        shoal_error("cuda: no memory for %d time stamps", count);
-        return SHOAL_ERR_NO_MEMORY;
-    }
-    cuda->marks = marks;
-    for (; cuda->nmarks < count; cuda->nmarks++) {
-        SHOAL_CUDA_TRY(cudaEventCreate(&cuda->marks[cuda->nmarks]));
+    cuda->stream = cuda->queues[SHOAL_QUEUE_COMPUTE];
+    SHOAL_CUDA_TRY(cudaMallocHost((void **)&cuda->notes, SHOAL_QUEUE_COUNT * sizeof(*cuda->notes)));
+    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
+        cuda->notes[queue] = -1;
     }
     return SHOAL_OK;
 }
 
-void shoal_cuda_free_marks(shoal_cuda_t *cuda)
+static void free_events(struct CUevent_st **events, int count)
 {
-    for (int i = 0; i < cuda->nmarks; i++) {
-        cudaEventDestroy(cuda->marks[i]);
+    for (int i = 0; i < count; i++) {
+        cudaEventDestroy(events[i]);
     }
-    free(cuda->marks);
-    cuda->marks  = NULL;
-    cuda->nmarks = 0;
+    free(events);
+}
+
+void shoal_cuda_close_queues(shoal_cuda_t *cuda)
+{
+    free_events(cuda->marks, cuda->nmarks);
+    free_events(cuda->signals, cuda->nsignals);
+    if (cuda->notes != NULL) {
+        cudaFreeHost(cuda->notes);
+    }
+    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
+        if (cuda->queues[queue] != NULL) {
+            cudaStreamDestroy(cuda->queues[queue]);
+        }
+    }
+}
+
+static shoal_status_t reserve(struct CUevent_st ***events_p, int *count_p, int count, unsigned flags)
+{
+    if (count <= *count_p) {
+        return SHOAL_OK;
+    }
+    struct CUevent_st **events = realloc(*events_p, (size_t)count * sizeof(*events));
+    if (events == NULL) {
+        shoal_error("cuda: no memory for %d events", count);
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    *events_p = events;
+    for (; *count_p < count; (*count_p)++) {
+        SHOAL_CUDA_TRY(cudaEventCreateWithFlags(&events[*count_p], flags));
+    }
+    return SHOAL_OK;
+}
+
+static shoal_status_t reserve_marks(shoal_device_t *device, int count)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    return reserve(&cuda->marks, &cuda->nmarks, count, cudaEventDefault);
+}
+
+static shoal_status_t reserve_signals(shoal_device_t *device, int count)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    return reserve(&cuda->signals, &cuda->nsignals, count, cudaEventDisableTiming);
+}
+
+static shoal_status_t signal_queue(shoal_device_t *device, shoal_queue_t queue, int number)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    SHOAL_CUDA_TRY(cudaEventRecord(cuda->signals[number], cuda->queues[queue]));
+    return SHOAL_OK;
+}
+
+static shoal_status_t await_signal(shoal_device_t *device, shoal_queue_t queue, int number)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    SHOAL_CUDA_TRY(cudaStreamWaitEvent(cuda->queues[queue], cuda->signals[number], cudaEventWaitDefault));
+    return SHOAL_OK;
 }
 
 /* An event of a recording is stamped anew by each replay only if it is recorded as an external one, which outside of a recording is an error. */
-static shoal_status_t mark(shoal_device_t *device, int mark)
+static shoal_status_t mark(shoal_device_t *device, shoal_queue_t queue, int mark)
 {
     shoal_cuda_t *cuda  = shoal_cuda_of(device);
     unsigned      flags = cuda->recording ? cudaEventRecordExternal : cudaEventRecordDefault;
-    SHOAL_CUDA_TRY(cudaEventRecordWithFlags(cuda->marks[mark], cuda->stream, flags));
+    SHOAL_CUDA_TRY(cudaEventRecordWithFlags(cuda->marks[mark], cuda->queues[queue], flags));
     return SHOAL_OK;
 }
 
@@ -75,15 +129,26 @@ static shoal_status_t between(shoal_device_t *device, int from, int to, double *
     return SHOAL_OK;
 }
 
-static shoal_status_t note(shoal_device_t *device, int number)
+static shoal_status_t note(shoal_device_t *device, shoal_queue_t queue, int number)
 {
-    SHOAL_TRY(shoal_cuda_note(shoal_cuda_of(device), number));
+    SHOAL_TRY(shoal_cuda_note(shoal_cuda_of(device), queue, number));
     return shoal_cuda_check(cudaGetLastError(), "note");
 }
 
-static int last_note(shoal_device_t *device)
+static int last_note(shoal_device_t *device, shoal_queue_t queue)
 {
-    return *(volatile int *)shoal_cuda_of(device)->note;
+    return ((volatile int *)shoal_cuda_of(device)->notes)[queue];
+}
+
+static void *native(shoal_device_t *device, shoal_queue_t queue)
+{
+    return shoal_cuda_of(device)->queues[queue];
+}
+
+static shoal_status_t poll(shoal_device_t *device)
+{
+    cudaError_t error = cudaStreamQuery(shoal_cuda_of(device)->stream);
+    return error == cudaErrorNotReady ? SHOAL_IN_PROGRESS : shoal_cuda_check(error, "cudaStreamQuery");
 }
 
 /* Thread-local: another thread's call (a transport's, say) cannot spoil the recording. */
@@ -139,8 +204,13 @@ const shoal_stream_ops_t shoal_cuda_stream_ops = {
     .reserve_marks  = reserve_marks,
     .mark           = mark,
     .between        = between,
+    .reserve_signals = reserve_signals,
+    .signal         = signal_queue,
+    .await          = await_signal,
     .note           = note,
     .last_note      = last_note,
+    .native         = native,
+    .poll           = poll,
     .record_begin   = record_begin,
     .record_end     = record_end,
     .replay         = replay,

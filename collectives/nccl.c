@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * NCCL between GPUs, one rank per process. A group is a communicator of its own, made without blocking so that a peer that never
+ * comes ends in an error and not in silence; collectives are enqueued on the device's queue, and `progress` asks each communicator
+ * whether it has met an error since.
+ *
+ * The wire type is the sum's type here: NCCL adds bf16 in bf16.
+ */
+#include <nccl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/time.h"
+#include "collectives/backends.h"
+
+enum { MAX_COMMS = 16, NAP_US = 100 };
+
+/* Until all members have come, and until a collective's first use has set up its connections. */
+static const double patience_ms = 120e3;
+
+typedef struct {
+    shoal_comm_t base;
+    ncclComm_t   nccl;
+    int          size;
+} nccl_comm_t;
+
+typedef struct {
+    shoal_transport_t    base;
+    const shoal_peers_t *peers;
+    nccl_comm_t         *comms[MAX_COMMS]; /* NULL where one was destroyed */
+    bool                 failed;           /* communicators can only be aborted */
+} nccl_transport_t;
+
+static nccl_transport_t *nccl_of(shoal_transport_t *transport)
+{
+    return (nccl_transport_t *)transport;
+}
+
+/* ncclInProgress is no error. A communicator tells more of its own errors than the call that met them. */
+static shoal_status_t check(nccl_transport_t *transport, ncclResult_t result, ncclComm_t comm, const char *call)
+{
+    if (result == ncclSuccess || result == ncclInProgress) {
+        return SHOAL_OK;
+    }
+    const char *more  = ncclGetLastError(comm);
+    transport->failed = true;
+    shoal_error("nccl: %s: %s%s%s", call, ncclGetErrorString(result), more != NULL && more[0] != '\0' ? ": " : "", more != NULL ? more : "");
+    return result == ncclRemoteError || result == ncclSystemError ? SHOAL_ERR_PEER : SHOAL_ERR_INTERNAL;
+}
+
+/* A communicator may still be at work on the last call, and must be left alone until it is done. */
+static shoal_status_t settle(nccl_transport_t *transport, nccl_comm_t *comm, const char *call)
+{
+    int64_t      start = shoal_time_ns();
+    ncclResult_t state = ncclInProgress;
+    for (;;) {
+        SHOAL_TRY(check(transport, ncclCommGetAsyncError(comm->nccl, &state), comm->nccl, "ncclCommGetAsyncError"));
+        SHOAL_TRY(check(transport, state, comm->nccl, call));
+        if (state == ncclSuccess) {
+            return SHOAL_OK;
+        }
+        if (shoal_ms_since(start) > patience_ms) {
+            transport->failed = true;
+            shoal_error("nccl: %s: waited %.0f s for the other ranks", call, patience_ms * 1e-3);
+            return SHOAL_ERR_PEER;
+        }
+        usleep(NAP_US);
+    }
+}
+
+/*
+ * NCCL refuses two ranks on one GPU, unless it takes them for ranks of different hosts; then they talk through sockets. For tests on a
+ * machine with one GPU: SHOAL_SHARE_GPU=1. What the user has set stays.
+ */
+static void pose_as_a_host(int rank)
+{
+    static const char *const settings[][2] = {{"NCCL_NET", "Socket"},      {"NCCL_SOCKET_IFNAME", "lo"},  {"NCCL_P2P_DISABLE", "1"},
+                                              {"NCCL_SHM_DISABLE", "1"},   {"NCCL_NVLS_ENABLE", "0"},     {"NCCL_MNNVL_ENABLE", "0"},
+                                              {"NCCL_IB_DISABLE", "1"}};
+    const char *share = getenv("SHOAL_SHARE_GPU");
+    char        name[32];
+    if (share == NULL || strcmp(share, "1") != 0) {
+        return;
+    }
+    snprintf(name, sizeof(name), "shoal-rank-%d", rank);
+    setenv("NCCL_HOSTID", name, 0);
+    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+        setenv(settings[i][0], settings[i][1], 0);
+    }
+}
+
+static shoal_status_t nccl_open(const shoal_peers_t *peers, shoal_transport_t **transport_p)
+{
+    nccl_transport_t *transport = calloc(1, sizeof(*transport));
+    if (transport == NULL) {
+        shoal_error("nccl: out of memory");
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    transport->base.ops = &shoal_transport_nccl;
+    transport->peers    = peers;
+    pose_as_a_host(peers->rank);
+    *transport_p        = &transport->base;
+    return SHOAL_OK;
+}
+
+static void nccl_close(shoal_transport_t *transport)
+{
+    free(transport);
+}
+
+static size_t nccl_staging_nbytes(const shoal_coll_t *coll, int size)
+{
+    (void)coll;
+    (void)size;
+    return 0;
+}
+
+/* The group's first rank makes the id; all ranks of the job learn it. */
+static shoal_status_t agree_on_id(nccl_transport_t *transport, const int *ranks, ncclUniqueId *id_p)
+{
+    const shoal_peers_t *peers = transport->peers;
+    ncclUniqueId         mine, *all = malloc((size_t)peers->size * sizeof(*all));
+    shoal_status_t       status = all != NULL ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
+    memset(&mine, 0, sizeof(mine));
+    if (status == SHOAL_OK && ranks[0] == peers->rank) {
+        status = check(transport, ncclGetUniqueId(&mine), NULL, "ncclGetUniqueId");
+    }
+    if (all != NULL) { /* also after an error: the others wait */
+        shoal_status_t exchanged = peers->exchange(peers->context, &mine, sizeof(mine), all);
+        status                   = status != SHOAL_OK ? status : exchanged;
+        *id_p                    = all[ranks[0]];
+    }
+    free(all);
+    return status;
+}
+
+static shoal_status_t init_rank(nccl_transport_t *transport, nccl_comm_t *comm, const int *ranks, int tag)
+{
+    char         name[32];
+    ncclUniqueId id;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    int          rank   = 0;
+    SHOAL_TRY(agree_on_id(transport, ranks, &id));
+    while (ranks[rank] != transport->peers->rank) {
+        rank++;
+    }
+    snprintf(name, sizeof(name), "shoal.%d", tag);
+    config.blocking = 0;
+    config.commName = name;
+    SHOAL_TRY(check(transport, ncclCommInitRankConfig(&comm->nccl, comm->size, id, rank, &config), NULL, "ncclCommInitRankConfig"));
+    return settle(transport, comm, "ncclCommInitRankConfig");
+}
+
+static shoal_status_t nccl_comm_create(shoal_transport_t *base, const int *ranks, int size, int tag, void *staging, size_t staging_nbytes,
+                                       shoal_comm_t **comm_p)
+{
+    (void)staging;
+    (void)staging_nbytes;
+    nccl_transport_t *transport = nccl_of(base);
+    int               slot      = 0;
+    while (slot < MAX_COMMS && transport->comms[slot] != NULL) {
+        slot++;
+    }
+    if (size != transport->peers->size || slot == MAX_COMMS) {
+        shoal_error("nccl: groups are of all ranks, and at most %d", MAX_COMMS);
+        return SHOAL_ERR_UNSUPPORTED;
+    }
+    nccl_comm_t *comm = calloc(1, sizeof(*comm));
+    if (comm == NULL) {
+        shoal_error("nccl: out of memory");
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    comm->base.transport  = base;
+    comm->size            = size;
+    shoal_status_t status = init_rank(transport, comm, ranks, tag);
+    if (status != SHOAL_OK) {
+        if (comm->nccl != NULL) {
+            ncclCommAbort(comm->nccl);
+        }
+        free(comm);
+        return status;
+    }
+    transport->comms[slot] = comm;
+    *comm_p                = &comm->base;
+    return SHOAL_OK;
+}
+
+static void nccl_comm_destroy(shoal_comm_t *base)
+{
+    nccl_comm_t      *comm      = (nccl_comm_t *)base;
+    nccl_transport_t *transport = nccl_of(base->transport);
+    for (int slot = 0; slot < MAX_COMMS; slot++) {
+        transport->comms[slot] = transport->comms[slot] == comm ? NULL : transport->comms[slot];
+    }
+    if (transport->failed) {
+        ncclCommAbort(comm->nccl);
+    } else if (ncclCommFinalize(comm->nccl) == ncclSuccess || settle(transport, comm, "ncclCommFinalize") == SHOAL_OK) {
+        ncclCommDestroy(comm->nccl);
+    } else {
+        ncclCommAbort(comm->nccl);
+    }
+    free(comm);
+}
+
+static shoal_status_t nccl_enqueue(shoal_comm_t *base, const shoal_coll_t *coll, void *queue)
+{
+    nccl_comm_t      *comm      = (nccl_comm_t *)base;
+    nccl_transport_t *transport = nccl_of(base->transport);
+    ncclDataType_t    type      = coll->dtype == SHOAL_BF16 ? ncclBfloat16 : ncclFloat32;
+    cudaStream_t      stream    = queue;
+    ncclResult_t      result    = ncclInvalidArgument;
+    switch (coll->kind) {
+    case SHOAL_COLL_ALL_GATHER: result = ncclAllGather(coll->send, coll->recv, coll->n, type, comm->nccl, stream); break;
+    case SHOAL_COLL_REDUCE_SCATTER: result = ncclReduceScatter(coll->send, coll->recv, coll->n, type, ncclSum, comm->nccl, stream); break;
+    case SHOAL_COLL_ALL_REDUCE: result = ncclAllReduce(coll->recv, coll->recv, coll->n, type, ncclSum, comm->nccl, stream); break;
+    }
+    SHOAL_TRY(check(transport, result, comm->nccl, "collective"));
+    return result == ncclInProgress ? settle(transport, comm, "collective") : SHOAL_OK;
+}
+
+static shoal_status_t nccl_start(shoal_comm_t *comm, const shoal_coll_t *coll)
+{
+    (void)comm;
+    (void)coll;
+    shoal_error("nccl: collectives are enqueued, not started");
+    return SHOAL_ERR_UNSUPPORTED;
+}
+
+static shoal_status_t nccl_test(shoal_comm_t *comm)
+{
+    (void)comm;
+    return SHOAL_ERR_UNSUPPORTED;
+}
+
+static shoal_status_t nccl_progress(shoal_transport_t *base, int *moved_p)
+{
+    nccl_transport_t *transport = nccl_of(base);
+    *moved_p                    = 0;
+    for (int slot = 0; slot < MAX_COMMS; slot++) {
+        ncclResult_t state = ncclSuccess;
+        if (transport->comms[slot] != NULL) {
+            ncclComm_t nccl = transport->comms[slot]->nccl;
+            SHOAL_TRY(check(transport, ncclCommGetAsyncError(nccl, &state), nccl, "ncclCommGetAsyncError"));
+            SHOAL_TRY(check(transport, state, nccl, "a peer"));
+        }
+    }
+    return SHOAL_OK;
+}
+
+static shoal_status_t nccl_wait(shoal_transport_t *transport, int timeout_ms)
+{
+    (void)transport;
+    usleep(timeout_ms >= 0 && timeout_ms < 1 ? 0 : NAP_US);
+    return SHOAL_OK;
+}
+
+static void nccl_wake(shoal_transport_t *transport)
+{
+    (void)transport;
+}
+
+static int nccl_waits_for(shoal_comm_t *comm)
+{
+    (void)comm;
+    return -1;
+}
+
+const shoal_transport_ops_t shoal_transport_nccl = {
+    .name           = "nccl",
+    .open           = nccl_open,
+    .close          = nccl_close,
+    .staging_nbytes = nccl_staging_nbytes,
+    .comm_create    = nccl_comm_create,
+    .comm_destroy   = nccl_comm_destroy,
+    .enqueue        = nccl_enqueue,
+    .start          = nccl_start,
+    .test           = nccl_test,
+    .progress       = nccl_progress,
+    .wait           = nccl_wait,
+    .wake           = nccl_wake,
+    .waits_for      = nccl_waits_for,
+};
