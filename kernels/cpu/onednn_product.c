@@ -249,8 +249,21 @@ static shoal_status_t open_engine(shoal_products_t *products)
     return SHOAL_OK;
 }
 
+/*
+ * oneDNN 2.6.3 clears AMX tiles that it has not configured: an illegal instruction in its first bf16 product on Sapphire Rapids.
+ * Its AVX-512 kernels are what this build may use, unless DNNL_MAX_CPU_ISA says otherwise. Too late, and without effect, if
+ * someone else in the process used oneDNN before.
+ */
+static void keep_off_amx(void)
+{
+    if (getenv("DNNL_MAX_CPU_ISA") == NULL) {
+        dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
+    }
+}
+
 shoal_status_t shoal_products_create(size_t ncallers, shoal_products_t **products_p)
 {
+    keep_off_amx();
     shoal_products_t *products = calloc(1, sizeof(*products) + ncallers * sizeof(dnnl_stream_t));
     if (products == NULL) {
         shoal_error("oneDNN: out of memory");
