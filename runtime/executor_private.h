@@ -21,7 +21,7 @@ typedef struct {
     /* Of a device with a stream: page-locked tokens and targets, where each FETCH op's begin, waits, the recorded program, runs so far. */
     int32_t           *staging;
     size_t            *staging_first; /* (nnodes) */
-    uint8_t           *waits_for_queue; /* (nnodes) the communication lane that a compute op waits for, or 0 */
+    uint8_t           *awaited; /* (nnodes) the communication lane that a compute op waits for, or 0 */
     shoal_recording_t *recording;
     int                runs;
 } shoal_bound_t;

@@ -17,8 +17,8 @@
 #include "runtime/executor_private.h"
 
 /*
- * Marks: three of the step, a pair around compute's wait at the end for each communication queue, then per node where it has its
- * pair: around a collective, around a compute op's waits; and one behind every op.
+ * Marks: three of the step, a pair around compute's wait at the end for each communication queue, then per node: before and after a compute
+ * op's waits or, of a collective, before it; and behind the op.
  */
 enum { MARK_START, MARK_OPTIMIZER, MARK_END, MARK_JOIN, MARK_FIRST_OP = MARK_JOIN + 2 * SHOAL_QUEUE_COUNT, MARKS_PER_OP = 3 };
 
@@ -33,7 +33,7 @@ static int before_op(int32_t i)
     return MARK_FIRST_OP + MARKS_PER_OP * i;
 }
 
-static int after_wait(int32_t i) /* of compute; of a collective: after it */
+static int after_wait(int32_t i)
 {
     return before_op(i) + 1;
 }
@@ -78,8 +78,8 @@ shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_boun
     size_t                    nelem   = 0;
     void                     *staging;
     bound->staging_first   = calloc((size_t)program->nnodes + 1, sizeof(*bound->staging_first));
-    bound->waits_for_queue = calloc((size_t)program->nnodes + 1, sizeof(*bound->waits_for_queue));
-    if (bound->staging_first == NULL || bound->waits_for_queue == NULL) {
+    bound->awaited = calloc((size_t)program->nnodes + 1, sizeof(*bound->awaited));
+    if (bound->staging_first == NULL || bound->awaited == NULL) {
         shoal_error("no memory for the executor's tables");
         return SHOAL_ERR_NO_MEMORY;
     }
@@ -88,7 +88,7 @@ shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_boun
             bound->staging_first[i] = nelem;
             nelem += 2 * program->nodes[i].op.fetch.N;
         }
-        bound->waits_for_queue[i] = awaited_lane(program, &program->nodes[i]);
+        bound->awaited[i] = awaited_lane(program, &program->nodes[i]);
     }
     SHOAL_TRY(stream->alloc_host(device, nelem * sizeof(int32_t), &staging));
     bound->staging = staging;
@@ -100,7 +100,7 @@ void shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bou
 {
     const shoal_stream_ops_t *stream = executor->config.device->ops->stream;
     free(bound->staging_first);
-    free(bound->waits_for_queue);
+    free(bound->awaited);
     if (bound->staging != NULL) {
         stream->free_host(executor->config.device, bound->staging);
     }
@@ -154,7 +154,7 @@ static shoal_status_t enqueue_collective(shoal_executor_t *executor, const shoal
     SHOAL_TRY(stream->note(device, queue_of(node), i));
     SHOAL_TRY(stream->mark(device, queue_of(node), before_op(i)));
     SHOAL_TRY(comm->transport->ops->enqueue(comm, &coll, stream->native(device, queue_of(node))));
-    return stream->mark(device, queue_of(node), after_wait(i));
+    return stream->mark(device, queue_of(node), after_op(i));
 }
 
 /* The first op of a unit's forward or backward: how far compute has come is known to this grain. */
@@ -168,7 +168,7 @@ static shoal_status_t enqueue_node(shoal_executor_t *executor, const shoal_bound
     shoal_device_t           *device = executor->config.device;
     const shoal_stream_ops_t *stream = device->ops->stream;
     const shoal_node_t       *node   = &bound->program->nodes[i];
-    bool                      timed   = !is_collective(node) && bound->waits_for_queue[i];
+    bool                      timed   = !is_collective(node) && bound->awaited[i];
     if (timed) {
         SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, before_op(i)));
     }
@@ -244,8 +244,8 @@ static shoal_status_t enqueue(shoal_executor_t *executor, const shoal_bound_t *b
         if (executor->config.check_every_op) {
             SHOAL_TRY(name_failure(bound, i, device->ops->synchronize(device)));
         }
-        if (every_op) {
-            SHOAL_TRY(stream->mark(device, queue_of(&program->nodes[i]), after_op(i)));
+        if (every_op && !is_collective(&program->nodes[i])) { /* collectives always have theirs */
+            SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, after_op(i)));
         }
     }
     if (!optimizer) {
@@ -299,15 +299,28 @@ static shoal_status_t name_device_error(shoal_executor_t *executor, const shoal_
 static shoal_status_t name_peer_error(shoal_executor_t *executor, const shoal_bound_t *bound, const char *verb)
 {
     shoal_device_t *device = executor->config.device;
+    shoal_error("%s", verb);
     for (int queue = SHOAL_QUEUE_GATHER; queue <= SHOAL_QUEUE_REDUCE; queue++) {
         char what[128];
         int  i = device->ops->stream->last_note(device, (shoal_queue_t)queue);
         if (i >= 0 && i < bound->program->nnodes) {
             shoal_program_describe(bound->program, i, what, sizeof(what));
-            shoal_error("%s; the %s lane began last: %s", verb, shoal_lane_name(bound->program->nodes[i].lane), what);
+            shoal_error("the %s lane began last: %s", shoal_lane_name(bound->program->nodes[i].lane), what);
         }
     }
     return SHOAL_ERR_PEER;
+}
+
+/* Whether any queue has left a new note since the last look: a step may take as long as it likes, its parts may not. */
+static bool has_moved(shoal_device_t *device, int *notes)
+{
+    bool moved = false;
+    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
+        int latest   = device->ops->stream->last_note(device, (shoal_queue_t)queue);
+        moved        = moved || latest != notes[queue];
+        notes[queue] = latest;
+    }
+    return moved;
 }
 
 /* One rank sleeps until the device is done. Among several it looks for lost peers and the time meanwhile. */
@@ -317,6 +330,8 @@ static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t 
     shoal_device_t    *device    = executor->config.device;
     shoal_transport_t *transport = executor->config.transport;
     shoal_status_t     status    = SHOAL_IN_PROGRESS;
+    int64_t            moved_ns  = shoal_time_ns();
+    int                notes[SHOAL_QUEUE_COUNT] = {0};
     if (executor->step->nranks == 1) {
         status = device->ops->synchronize(device);
         return status == SHOAL_OK ? SHOAL_OK : name_device_error(executor, bound, status);
@@ -326,9 +341,10 @@ static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t 
         if (transport->ops->progress(transport, &moved) != SHOAL_OK) {
             return name_peer_error(executor, bound, "stopped");
         }
-        if (shoal_ms_since(executor->run_start_ns) * 1e-3 > (double)executor->config.timeout_s) {
+        moved_ns = has_moved(device, notes) ? shoal_time_ns() : moved_ns;
+        if (shoal_ms_since(moved_ns) * 1e-3 > (double)executor->config.timeout_s) {
             char verb[64];
-            snprintf(verb, sizeof(verb), "hangs: a step has taken %zu s", executor->config.timeout_s);
+            snprintf(verb, sizeof(verb), "hangs: no layer or collective has begun for %zu s", executor->config.timeout_s);
             return name_peer_error(executor, bound, verb);
         }
         usleep(NAP_US);
@@ -353,9 +369,9 @@ static shoal_status_t read_times(shoal_executor_t *executor, const shoal_bound_t
     for (int32_t i = 0; i < program->nnodes; i++) {
         const shoal_node_t *node = &program->nodes[i];
         if (is_collective(node)) {
-            SHOAL_TRY(add_between(device, before_op(i), after_wait(i), &times->busy[node->lane]));
-        } else if (bound->waits_for_queue[i]) {
-            SHOAL_TRY(add_between(device, before_op(i), after_wait(i), &times->exposed[bound->waits_for_queue[i]]));
+            SHOAL_TRY(add_between(device, before_op(i), after_op(i), &times->busy[node->lane]));
+        } else if (bound->awaited[i] != 0) {
+            SHOAL_TRY(add_between(device, before_op(i), after_wait(i), &times->exposed[bound->awaited[i]]));
         }
     }
     if (executor->step->nranks > 1) {
@@ -376,7 +392,7 @@ static shoal_status_t read_op_times(shoal_executor_t *executor, const shoal_boun
     for (int32_t i = 0; i < bound->program->nnodes; i++) {
         const shoal_node_t *node  = &bound->program->nodes[i];
         double             *queue = &last[queue_of(node)], start = 0.0, end = 0.0;
-        bool                own_start = is_collective(node) || bound->waits_for_queue[i];
+        bool                own_start = is_collective(node) || bound->awaited[i] != 0;
         if (own_start) {
             SHOAL_TRY(add_between(device, MARK_START, is_collective(node) ? before_op(i) : after_wait(i), &start));
         }

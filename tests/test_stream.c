@@ -178,12 +178,19 @@ static shoal_status_t carry_out(streamed_t *streamed, shoal_recording_t *list)
     return SHOAL_OK;
 }
 
+static bool stuck; /* a peer never comes: the queues never end */
+
 static shoal_status_t synchronize(shoal_device_t *device)
 {
     streamed_t    *streamed = streamed_of(device);
     shoal_status_t status   = carry_out(streamed, &streamed->queue);
     streamed->queue.ncalls  = 0;
     return status;
+}
+
+static shoal_status_t poll_queues(shoal_device_t *device)
+{
+    return stuck ? SHOAL_IN_PROGRESS : synchronize(device);
 }
 
 /* ---- the device ---- */
@@ -348,7 +355,7 @@ static const shoal_stream_ops_t stream_ops = {
     .note            = note,
     .last_note       = last_note,
     .native          = native,
-    .poll            = synchronize,
+    .poll            = poll_queues,
     .record_begin    = record_begin,
     .record_end      = record_end,
     .replay          = replay,
@@ -554,6 +561,22 @@ static void test_several_ranks(void **state)
     train_run_device = NULL;
 }
 
+static void test_hang(void **state)
+{
+    (void)state;
+    train_run_t run;
+    train_run_device = "streamed";
+    stuck            = true;
+    capture_begin();
+    int         code = train_run_with(2, base, &run, "model.arch=enoki run.timeout_s=1");
+    const char *text = capture_end();
+    stuck            = false;
+    train_run_device = NULL;
+    assert_int_equal(code, 5);
+    assert_contains(text, "hangs: no layer or collective has begun for 1 s");
+    assert_contains(text, "lane began last");
+}
+
 /* A transport of host memory is no use to such a device, nor the other way around. */
 static void test_wrong_memory(void **state)
 {
@@ -579,6 +602,7 @@ int main(void)
         cmocka_unit_test(test_replay),
         cmocka_unit_test(test_error_names_the_layer),
         cmocka_unit_test(test_several_ranks),
+        cmocka_unit_test(test_hang),
         cmocka_unit_test(test_wrong_memory),
     };
     const char *source = getenv("SHOAL_SRCDIR");
