@@ -92,13 +92,13 @@ static shoal_status_t open_device(shoal_trainer_t *trainer)
 static shoal_status_t count_sharers(shoal_trainer_t *trainer)
 {
     typedef struct {
-        char host[64], id[sizeof(trainer->device_info.id)];
+        int  node; /* as the bootstrap tells hosts apart: their names may repeat */
+        char id[sizeof(trainer->device_info.id)];
     } place_t;
     int            nranks = trainer->peers.size;
-    place_t        mine   = {{0}, {0}};
+    place_t        mine   = {trainer->bootstrap->node, {0}};
     place_t       *all    = calloc((size_t)nranks, sizeof(*all));
     shoal_status_t status = all != NULL ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
-    snprintf(mine.host, sizeof(mine.host), "%s", trainer->bootstrap->host);
     memcpy(mine.id, trainer->device_info.id, sizeof(mine.id));
     if (status == SHOAL_OK) {
         status = trainer->peers.exchange(trainer->peers.context, &mine, sizeof(mine), all);
@@ -107,7 +107,7 @@ static shoal_status_t count_sharers(shoal_trainer_t *trainer)
         trainer->sharers += memcmp(&all[r], &mine, sizeof(mine)) == 0;
     }
     if (status == SHOAL_OK && trainer->sharers > 1 && trainer->device->ops->stream != NULL && trainer->bootstrap->local_rank == 0) {
-        shoal_warn("%d ranks of %s share the GPU at %s", trainer->sharers, mine.host, mine.id);
+        shoal_warn("%d ranks of %s share the GPU at %s", trainer->sharers, trainer->bootstrap->host, mine.id);
     }
     free(all);
     return status;
