@@ -14,9 +14,7 @@ uint64_t shoal_rng_stream(uint64_t seed, const char *name)
 
 void shoal_rng_block(uint64_t stream, uint64_t block, uint32_t words_p[4])
 {
-    philox4x32_ctr_t counter = {{(uint32_t)block, (uint32_t)(block >> 32), 0, 0}};
-    philox4x32_key_t key     = {{(uint32_t)stream, (uint32_t)(stream >> 32)}};
-    philox4x32_ctr_t words   = philox4x32(counter, key);
+    philox4x32_ctr_t words = shoal_rng_words(stream, block);
     memcpy(words_p, words.v, sizeof(words.v));
 }
 
