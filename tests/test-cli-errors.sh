@@ -48,6 +48,21 @@ fail() {
     failures=$((failures + 1))
 }
 
+# Every op of a step is in the table of bench ops, counted once: the counts add up to the last row's, which is the program's.
+printf '%s' "$(seq -s ' ' 1 400)" >text
+: >bench.conf
+"$shoal" data tokenize -o bench text >/dev/null 2>&1
+set -- bench.conf data.train=bench.train.bin model.heads=2 model.layers=1 model.seq=16 model.vocab=256 batch.local=2 run.device=cpu
+"$shoal" bench ops --steps 1 --warmup 0 "$@" >table 2>err || fail "shoal bench ops fails: $(cat err)"
+ops=$("$shoal" plan --json "$@" | sed -n 's/.*"ops": *\([0-9]*\).*/\1/p')
+awk -v ops="$ops" '
+    $1 == "op" { body = 1; next }
+    $1 == "all" { all = $3; body = 0 }
+    body { for (i = 2; i <= NF; i++) if ($i ~ /%$/) { sum += $(i - 4); if ($(i - 3) + 0 < 0) bad = 1 } }
+    END { exit !(ops > 0 && sum == ops && all == ops && !bad) }' table || fail "bench ops does not list the program's $ops ops: $(cat table)"
+expect 2 'no configuration file given' bench ops
+expect 2 '--steps expects' bench ops --steps 0 bench.conf
+
 # The program itself.
 expect 2 'no command given'
 expect 2 'unknown command trian; did you mean train?' trian

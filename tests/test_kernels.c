@@ -6,7 +6,7 @@
  * several elements at once; a second run must give the same bits. Results are compared with the oracle in double precision, or, for
  * large cases, with the reference kernels.
  *
- * SHOAL_TEST_SEED=n replays the inputs of another run; the seed is printed.
+ * SHOAL_TEST_SEED=n replays the inputs of another run; the seed is printed. SHOAL_TEST_REQUIRE=cuda fails where no device of that name opens.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -648,8 +648,9 @@ static void test_device_figures(void **state)
 static int open_candidates(void **state)
 {
     (void)state;
-    const char *text = getenv("SHOAL_TEST_SEED");
-    seed             = text != NULL ? strtoull(text, NULL, 0) : 1;
+    const char *text = getenv("SHOAL_TEST_SEED"), *required = getenv("SHOAL_TEST_REQUIRE");
+    bool        found = required == NULL;
+    seed              = text != NULL ? strtoull(text, NULL, 0) : 1;
     print_message("seed %llu\n", (unsigned long long)seed);
 #ifdef SHOAL_HAVE_EMULATION
     shoal_device_add(&shoal_emulated_device_ops);
@@ -663,8 +664,12 @@ static int open_candidates(void **state)
         }
         candidates[i].instance->ops->info(candidates[i].instance, &info);
         print_message("%s, %d threads\n", info.name, candidates[i].nthreads);
+        found |= required != NULL && strcmp(candidates[i].device, required) == 0;
     }
-    return candidates[0].instance != NULL ? 0 : -1;
+    if (!found) {
+        print_error("device %s was required and is not here\n", required);
+    }
+    return candidates[0].instance != NULL && found ? 0 : -1;
 }
 
 static int close_candidates(void **state)
