@@ -1,8 +1,8 @@
 dnl SPDX-License-Identifier: BSD-3-Clause
 dnl
 dnl The CUDA Toolkit: the compiler nvcc, its runtime and cuBLASLt; cuDNN, without which attention on the GPU is our own, slow
-dnl kernel; and NCCL, without which there is one rank. --with-cuda has the three states of SHOAL_DEP; a guess looks for nvcc on the PATH, then in /usr/local/cuda. Neither needs a driver
-dnl or a GPU to build or to link.
+dnl kernel; and NCCL, without which there is one rank. --with-cuda has the three states of SHOAL_DEP; a guess looks for nvcc
+dnl on the PATH, then in /usr/local/cuda. None of them needs a driver or a GPU to build or to link.
 dnl
 dnl Sets NVCC, NVCCFLAGS, CUDA_CFLAGS, CUDA_LIBS, and CUDA_STUBS (the directory of the driver's link stub, for a test).
 AC_DEFUN([SHOAL_CUDA], [

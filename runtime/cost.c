@@ -59,7 +59,7 @@ shoal_status_t shoal_cost_measure(shoal_device_t *device, shoal_dtype_t compute,
     return machine_p->memory_gbs > 0.0 ? SHOAL_OK : measure_memory(device, &machine_p->memory_gbs);
 }
 
-/* What large operations reach of a GPU's datasheet: 0.8 of its arithmetic, 0.9 of its memory, as seen on H100 and H200. */
+/* What large operations reach of a GPU's datasheet: 0.8 of its arithmetic, 0.9 of its memory: assumptions. */
 shoal_status_t shoal_cost_complete(shoal_device_t *device, shoal_dtype_t compute, shoal_machine_spec_t *machine_p)
 {
     shoal_device_info_t info;
