@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A stand-in for the CUDA runtime, cuBLASLt and NCCL, so that the CUDA device's own host code (kernels/cuda/, collectives/nccl.c) runs in
+ * tests where no GPU is. Kernels are the project's own, emulated (kernels/cuda/emulate.h); memory is the host's; a few functions of the
+ * libraries are here, with the documented contract of each and nothing beyond it. Figures of time or speed that come out of it mean
+ * nothing and are never reported.
+ *
+ * What it is stricter in than a GPU:
+ *   - A stream does nothing until someone asks for its end (synchronize, query, elapsed time, a blocking copy). Then streams go on in an
+ *     order drawn from a seed, each as far as events let it: a missing event between two streams changes results.
+ *   - Device memory cannot be touched by the host: it is open only while work of a stream runs. It starts as NaN.
+ *   - Arguments that a library would misread in silence (host memory where device memory is due, a buffer that overruns its
+ *     allocation, an illegal call during capture) end in the library's error, with a line on stderr that says why.
+ *
+ * SHOAL_STANDIN, a comma-separated list, makes the machine: devices=N (1), driver=V (13000; 0: none), capability=V (90), memory=BYTES
+ * (1 GiB, of each device and all ranks of a node alone), name=TEXT ("NVIDIA H200, a stand-in"), seed=N, fault=N (the N-th kernel, counted from 1, is an illegal
+ * access, which is sticky), mute=RANK:N (the rank's N-th collective never begins).
+ *
+ * Everything here may be called from several threads; one lock guards it all, and it is released while nothing can go on.
+ */
+#ifndef SHOAL_TESTS_STANDIN_H
+#define SHOAL_TESTS_STANDIN_H
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include <cuda_runtime_api.h>
+
+namespace standin {
+
+/* A piece of work of a stream, called with device memory open. True: it is done, and what is behind it may start. False: it waits for another stream,
+ * another process or the host, and is asked again later. */
+using work_t = std::function<bool()>;
+
+/* Puts work on a stream, or into the graph that the stream is recording (then it runs once per launch, with a fresh copy of the
+ * function). `what` must live forever: it names the work in complaints. */
+cudaError_t enqueue(cudaStream_t stream, const char *what, work_t work);
+
+/* From now on every call of the runtime answers `error`, as after a fault of the GPU. */
+void break_device(cudaError_t error);
+
+/* Whether [memory, memory + nbytes) lies within one allocation of device memory. */
+bool is_device(const void *memory, size_t nbytes);
+/* Likewise, of page-locked host memory. */
+bool is_pinned(const void *memory, size_t nbytes);
+
+/* Says on stderr why a call is refused, and returns false: `return complain("...") ? ...`. */
+bool complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* A number of SHOAL_STANDIN, or `otherwise`. */
+uint64_t setting(const char *name, uint64_t otherwise);
+
+} // namespace standin
+
+#endif
