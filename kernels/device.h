@@ -61,9 +61,13 @@ typedef struct {
     shoal_status_t (*reserve_signals)(shoal_device_t *device, int count);
     shoal_status_t (*signal)(shoal_device_t *device, shoal_queue_t queue, int number);
     shoal_status_t (*await)(shoal_device_t *device, shoal_queue_t queue, int number);
-    /* Leaves a number on the host when the queue gets there. last_note also answers after an error that lost the device. */
+    /*
+     * Leaves a number, from 0, on the host when the queue gets there. last_note is -1 before the first and after forget_notes, which wants
+     * idle queues; it also answers after an error that lost the device.
+     */
     shoal_status_t (*note)(shoal_device_t *device, shoal_queue_t queue, int number);
     int (*last_note)(shoal_device_t *device, shoal_queue_t queue);
+    void (*forget_notes)(shoal_device_t *device);
     /* What the device's own libraries call this queue: a cudaStream_t. For transports that enqueue (collectives/transport.h). */
     void *(*native)(shoal_device_t *device, shoal_queue_t queue);
     /* SHOAL_OK when everything on the compute queue is done, else SHOAL_IN_PROGRESS or an error. */

@@ -19,6 +19,7 @@
 
 #include "collectives/transport.h"
 #include "kernels/device.h"
+#include "runtime/board.h"
 #include "runtime/step.h"
 
 /* Fills the tokens and targets of a FETCH op, in host memory. */
@@ -28,6 +29,7 @@ typedef struct {
     shoal_device_t    *device;
     shoal_transport_t *transport;
     const char       (*hosts)[64]; /* (nranks): to name peers; may be NULL */
+    shoal_board_t     *board;      /* devices with a stream: likewise; may be NULL */
     char              *region;     /* of the device, step->total_nbytes */
     size_t             timeout_s;
     shoal_fetch_fn_t   fetch;

@@ -33,6 +33,7 @@ struct shoal_executor {
     shoal_comm_t           *comms[SHOAL_LANE_COUNT];
     int64_t                 run_start_ns;
     bool                    every_op; /* the next run shall time every op */
+    int                     run;      /* devices with a stream: counts runs, for the board */
 
     _Atomic(const shoal_bound_t *) current;
     atomic_int                     generation; /* counts runs: the progress thread starts over when it changes */

@@ -9,7 +9,10 @@
  * another queue, which is exposed communication. A run that is asked for the time of every op enqueues op by op with a stamp
  * behind each.
  */
+#include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -42,6 +45,8 @@ static int after_op(int32_t i)
 {
     return before_op(i) + 2;
 }
+
+static_assert((int)SHOAL_QUEUE_GATHER == (int)SHOAL_LANE_GATHER && (int)SHOAL_QUEUE_REDUCE == (int)SHOAL_LANE_REDUCE, "named alike");
 
 static shoal_queue_t queue_of(const shoal_node_t *node)
 {
@@ -296,30 +301,80 @@ static shoal_status_t name_device_error(shoal_executor_t *executor, const shoal_
     return status;
 }
 
-static shoal_status_t name_peer_error(shoal_executor_t *executor, const shoal_bound_t *bound, const char *verb)
+static void name_place(const shoal_bound_t *bound, const char *who, shoal_queue_t queue, int i)
 {
-    shoal_device_t *device = executor->config.device;
-    shoal_error("%s", verb);
-    for (int queue = SHOAL_QUEUE_GATHER; queue <= SHOAL_QUEUE_REDUCE; queue++) {
-        char what[128];
-        int  i = device->ops->stream->last_note(device, (shoal_queue_t)queue);
-        if (i >= 0 && i < bound->program->nnodes) {
-            shoal_program_describe(bound->program, i, what, sizeof(what));
-            shoal_error("the %s lane began last: %s", shoal_lane_name(bound->program->nodes[i].lane), what);
+    char what[128];
+    if (i >= 0 && i < bound->program->nnodes) {
+        shoal_program_describe(bound->program, i, what, sizeof(what));
+        shoal_error("%s began last on the %s lane: %s", who, shoal_lane_name(bound->program->nodes[i].lane), what);
+    } else {
+        shoal_error("%s has begun nothing on the %s lane", who, shoal_lane_name((shoal_lane_t)queue));
+    }
+}
+
+static shoal_place_t place_of(shoal_executor_t *executor)
+{
+    shoal_place_t place = {.run = executor->run};
+    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
+        place.notes[queue] = executor->config.device->ops->stream->last_note(executor->config.device, (shoal_queue_t)queue);
+    }
+    return place;
+}
+
+/* What a rank of this host has not done that this one waits for. Whether it is behind on any lane. */
+static bool name_if_behind(const shoal_executor_t *executor, const shoal_bound_t *bound, const shoal_place_t *mine, int rank)
+{
+    char          who[96];
+    shoal_place_t place;
+    bool          alive, behind = false;
+    if (!shoal_board_read(executor->config.board, rank, &place, &alive)) {
+        return false;
+    }
+    snprintf(who, sizeof(who), "rank %d", rank);
+    if (!alive || place.run < mine->run) {
+        shoal_error("%s %s", who, alive ? "has not begun the step that this rank is in" : "is gone");
+        return true;
+    }
+    for (int queue = SHOAL_QUEUE_GATHER; place.run == mine->run && queue <= SHOAL_QUEUE_REDUCE; queue++) {
+        if (place.notes[queue] < mine->notes[queue]) {
+            name_place(bound, who, (shoal_queue_t)queue, place.notes[queue]);
+            behind = true;
         }
     }
+    return behind;
+}
+
+/* Of this host only: what ranks of others have not done, their neighbours say. */
+static void name_who_is_behind(const shoal_executor_t *executor, const shoal_bound_t *bound, const shoal_place_t *mine)
+{
+    bool any = false;
+    for (int r = 0; executor->config.board != NULL && r < executor->step->nranks; r++) {
+        any = (r != executor->step->rank && name_if_behind(executor, bound, mine, r)) || any;
+    }
+    if (!any) {
+        shoal_error("no rank of this host is seen to be behind this one");
+    }
+}
+
+static shoal_status_t name_peer_error(shoal_executor_t *executor, const shoal_bound_t *bound, const char *verb)
+{
+    shoal_place_t mine = place_of(executor);
+    shoal_error("%s", verb);
+    name_place(bound, "this rank", SHOAL_QUEUE_GATHER, mine.notes[SHOAL_QUEUE_GATHER]);
+    name_place(bound, "this rank", SHOAL_QUEUE_REDUCE, mine.notes[SHOAL_QUEUE_REDUCE]);
+    name_who_is_behind(executor, bound, &mine);
     return SHOAL_ERR_PEER;
 }
 
-/* Whether any queue has left a new note since the last look: a step may take as long as it likes, its parts may not. */
-static bool has_moved(shoal_device_t *device, int *notes)
+/* Looks where the queues are and tells the neighbours. Whether any has moved: a step may take as long as it likes, its parts may not. */
+static bool has_moved(shoal_executor_t *executor, shoal_place_t *place)
 {
-    bool moved = false;
-    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
-        int latest   = device->ops->stream->last_note(device, (shoal_queue_t)queue);
-        moved        = moved || latest != notes[queue];
-        notes[queue] = latest;
+    shoal_place_t now = place_of(executor);
+    bool          moved = memcmp(&now, place, sizeof(now)) != 0;
+    if (moved && executor->config.board != NULL) {
+        shoal_board_post(executor->config.board, &now);
     }
+    *place = now;
     return moved;
 }
 
@@ -331,7 +386,7 @@ static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t 
     shoal_transport_t *transport = executor->config.transport;
     shoal_status_t     status    = SHOAL_IN_PROGRESS;
     int64_t            moved_ns  = shoal_time_ns();
-    int                notes[SHOAL_QUEUE_COUNT] = {0};
+    shoal_place_t      place     = {.run = -1};
     if (executor->step->nranks == 1) {
         status = device->ops->synchronize(device);
         return status == SHOAL_OK ? SHOAL_OK : name_device_error(executor, bound, status);
@@ -341,7 +396,7 @@ static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t 
         if (transport->ops->progress(transport, &moved) != SHOAL_OK) {
             return name_peer_error(executor, bound, "stopped");
         }
-        moved_ns = has_moved(device, notes) ? shoal_time_ns() : moved_ns;
+        moved_ns = has_moved(executor, &place) ? shoal_time_ns() : moved_ns;
         if (shoal_ms_since(moved_ns) * 1e-3 > (double)executor->config.timeout_s) {
             char verb[64];
             snprintf(verb, sizeof(verb), "hangs: no layer or collective has begun for %zu s", executor->config.timeout_s);
@@ -408,6 +463,8 @@ shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound
 {
     shoal_times_t times    = {0};
     executor->run_start_ns = shoal_time_ns();
+    executor->run++;
+    executor->config.device->ops->stream->forget_notes(executor->config.device);
     SHOAL_TRY(fetch_all(executor, bound, &times));
     SHOAL_TRY(launch(executor, bound));
     SHOAL_TRY(await_end(executor, bound));

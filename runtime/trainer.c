@@ -192,10 +192,14 @@ static shoal_status_t init_state(shoal_trainer_t *trainer)
 static shoal_status_t connect(shoal_trainer_t *trainer)
 {
     SHOAL_TRY(trainer->transport_ops->open(&trainer->peers, &trainer->transport));
+    if (trainer->device->ops->stream != NULL && trainer->peers.size > 1) {
+        SHOAL_TRY(shoal_board_open(trainer->bootstrap, &trainer->peers, &trainer->board));
+    }
     shoal_executor_config_t config = {
         .device        = trainer->device,
         .transport     = trainer->transport,
         .hosts         = (const char (*)[64])trainer->bootstrap->hosts,
+        .board         = trainer->board,
         .region        = trainer->region,
         .timeout_s     = trainer->spec->run.timeout_s,
         .fetch         = fetch,
@@ -227,6 +231,7 @@ shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t 
 void shoal_trainer_destroy(shoal_trainer_t *trainer)
 {
     shoal_executor_destroy(trainer->executor);
+    shoal_board_close(trainer->board);
     if (trainer->transport != NULL) {
         trainer->transport_ops->close(trainer->transport);
     }

@@ -23,6 +23,7 @@ typedef struct {
     shoal_transport_t           *transport;
     shoal_data_t                *train_data, *valid_data;
     shoal_step_t                 step;
+    shoal_board_t               *board; /* of devices with a stream, where there are several ranks */
     shoal_executor_t            *executor;
     char                        *region;
     size_t                       used_nbytes; /* allocated on the device: what the plan must equal */

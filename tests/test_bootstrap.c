@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The local launcher: exchanges, exit codes, signals, and that nothing stays behind whoever dies; and that a launch which would
- * fall apart into worlds of one is refused. That a process is gone is seen by a pipe whose last writer was in it.
+ * fall apart into worlds of one is refused; and the board, on which ranks of a host see each
+ * other. That a process is gone is seen by a pipe whose last writer was in it.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -17,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "runtime/board.h"
 #include "runtime/bootstrap.h"
 
 enum { NRANKS = 4 };
@@ -305,6 +307,66 @@ static void test_no_launch_within_a_launch(void **state)
     assert_int_equal(shoal_bootstrap_launch_local(0, rank_stops, NULL), shoal_status_exit_code(SHOAL_ERR_CONFIG));
 }
 
+/* ---- The board ---- */
+
+static shoal_place_t place_of(int rank)
+{
+    return (shoal_place_t){.run = 100 + rank, .notes = {rank, 10 * rank, -1}};
+}
+
+/* Every rank reads what every other has posted; then the last one leaves, and the others see that it is gone. */
+static int rank_uses_board(void *argument)
+{
+    (void)argument;
+    shoal_bootstrap_t *b     = open_world();
+    shoal_peers_t      peers = shoal_bootstrap_peers(b);
+    shoal_board_t     *board;
+    shoal_place_t      mine = place_of(b->rank), place;
+    bool               alive;
+    CHECK(shoal_board_open(b, &peers, &board) == SHOAL_OK);
+    shoal_board_post(board, &mine);
+    barrier(b);
+    for (int r = 0; r < NRANKS; r++) {
+        shoal_place_t expected = place_of(r);
+        CHECK(shoal_board_read(board, r, &place, &alive) && alive && memcmp(&place, &expected, sizeof(place)) == 0);
+    }
+    barrier(b);
+    for (int i = 0; b->rank < NRANKS - 1 && alive && i < 10000; i++) {
+        usleep(1000);
+        CHECK(shoal_board_read(board, NRANKS - 1, &place, &alive) && place.run == 100 + NRANKS - 1);
+    }
+    CHECK(b->rank == NRANKS - 1 || !alive);
+    shoal_board_close(board);
+    shoal_bootstrap_close(b);
+    return 0;
+}
+
+/* A rank that says it lives on another host is not looked for. */
+static int rank_is_elsewhere(void *argument)
+{
+    (void)argument;
+    shoal_bootstrap_t *b     = open_world();
+    shoal_peers_t      peers = shoal_bootstrap_peers(b);
+    shoal_board_t     *board;
+    shoal_place_t      place;
+    bool               alive;
+    b->node = b->rank == 0 ? 1 : 0;
+    CHECK(shoal_board_open(b, &peers, &board) == SHOAL_OK);
+    CHECK(shoal_board_read(board, 0, &place, &alive) == (b->rank == 0));
+    CHECK(shoal_board_read(board, 1, &place, &alive) == (b->rank != 0));
+    barrier(b);
+    shoal_board_close(board);
+    shoal_bootstrap_close(b);
+    return 0;
+}
+
+static void test_board(void **state)
+{
+    (void)state;
+    assert_int_equal(launch(rank_uses_board, NULL), 0);
+    assert_int_equal(launch(rank_is_elsewhere, NULL), 0);
+}
+
 static void test_names(void **state)
 {
     shoal_bootstrap_t *b = NULL;
@@ -326,6 +388,7 @@ int main(void)
         cmocka_unit_test(test_killed_launcher_leaves_nobody),
         cmocka_unit_test(test_worlds_of_one),
         cmocka_unit_test(test_no_launch_within_a_launch),
+        cmocka_unit_test(test_board),
         cmocka_unit_test(test_names),
     };
     forget_launchers();

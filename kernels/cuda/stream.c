@@ -29,6 +29,13 @@ static shoal_status_t enqueue_upload(shoal_device_t *device, void *to, const voi
     return SHOAL_OK;
 }
 
+static void forget_notes(shoal_device_t *device)
+{
+    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
+        shoal_cuda_of(device)->notes[queue] = -1;
+    }
+}
+
 /* Collectives go first where both could: they are short of the GPU's multiprocessors, and compute waits for them. */
 shoal_status_t shoal_cuda_open_queues(shoal_cuda_t *cuda)
 {
@@ -40,9 +47,7 @@ shoal_status_t shoal_cuda_open_queues(shoal_cuda_t *cuda)
     }
     cuda->stream = cuda->queues[SHOAL_QUEUE_COMPUTE];
     SHOAL_CUDA_TRY(cudaMallocHost((void **)&cuda->notes, SHOAL_QUEUE_COUNT * sizeof(*cuda->notes)));
-    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
-        cuda->notes[queue] = -1;
-    }
+    forget_notes(&cuda->base);
     return SHOAL_OK;
 }
 
@@ -209,6 +214,7 @@ const shoal_stream_ops_t shoal_cuda_stream_ops = {
     .await          = await_signal,
     .note           = note,
     .last_note      = last_note,
+    .forget_notes   = forget_notes,
     .native         = native,
     .poll           = poll,
     .record_begin   = record_begin,
