@@ -32,7 +32,8 @@ typedef struct {
 
 /* What a device says of itself, for `info`, records and MFU. */
 typedef struct {
-    char   name[160];          /* the processor's name and the chosen variant */
+    char   name[112];          /* the processor's name; of a GPU with its driver's version */
+    char   kernels[192];       /* what the matrix products and attention run on; after the runs, also what did not run as meant */
     char   id[32];             /* the same for ranks of one host that share the device's memory, such as a PCI address */
     size_t memory_nbytes;      /* what these ranks together may hope to allocate now */
     double peak_f32_flops;     /* dense peak per rank, by datasheet; 0 where none is known (CPU): see measure_peak */

@@ -145,8 +145,8 @@ static void gather_rows(bench_t *bench)
 static void print_rows(const bench_t *bench)
 {
     double ms = 0, ideal = 0;
-    printf("%s\n%.0f Gflop/s in a large matmul, %.0f GB/s in a large copy, both measured now or taken from machine.*; mean of %d steps\n\n",
-           bench->trainer.device_info.name, bench->machine.flops * 1e-9, bench->machine.memory_gbs, bench->options.nsteps);
+    printf("%s, %s\n%.0f Gflop/s in a large matmul, %.0f GB/s in a large copy, both measured now or taken from machine.*; mean of %d steps\n\n",
+           bench->trainer.device_info.name, bench->trainer.device_info.kernels, bench->machine.flops * 1e-9, bench->machine.memory_gbs, bench->options.nsteps);
     printf("%-15s %-42s %6s %10s %10s %10s %8s  %s\n", "op", "shape", "times", "ms", "ideal ms", "gap ms", "of ideal", "rate");
     for (int r = 0; r < bench->nrows; r++) {
         const row_t *row = &bench->rows[r];

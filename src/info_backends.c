@@ -26,7 +26,7 @@ static shoal_status_t show_device(const shoal_device_ops_t *ops)
         return status;
     }
     ops->info(device, &info);
-    printf("  %-12s %s, %.1f GiB free for a rank\n", ops->name, info.name, (double)info.memory_nbytes / (1 << 30));
+    printf("  %-12s %s, %s, %.1f GiB free for a rank\n", ops->name, info.name, info.kernels, (double)info.memory_nbytes / (1 << 30));
     ops->close(device);
     return SHOAL_OK;
 }

@@ -127,12 +127,17 @@ static void add_model_facts(const json_t *run, shoal_doc_t *doc)
              setting(run, "precision.compute"), setting(run, "precision.gather"), setting(run, "precision.reduce"));
 }
 
-static void add_machine_facts(const shoal_report_t *report, const json_t *run, shoal_doc_t *doc)
+static void add_machine_facts(const shoal_report_t *report, const shoal_report_row_t *row, shoal_doc_t *doc)
 {
-    const char *name = shoal_json_text(run, "mesh.device_name"), *job = shoal_json_text(report->study, "job");
+    const json_t *run     = row->run;
+    const char   *name    = shoal_json_text(run, "mesh.device_name"), *job = shoal_json_text(report->study, "job");
+    const char   *kernels = shoal_json_text(row->summary, "kernels");
     add_fact(doc, "Device", "%s%s%s, transport %s, started by %s", or_dash(shoal_json_text(run, "mesh.device")),
              name == NULL ? "" : ": ", name == NULL ? "" : name, or_dash(shoal_json_text(run, "mesh.transport")),
              or_dash(shoal_json_text(run, "mesh.bootstrap")));
+    if (kernels != NULL) {
+        add_fact(doc, "Kernels", "%s", kernels);
+    }
     if (report->local) {
         add_fact(doc, "Cluster", "none: local ranks on one host");
     } else if (report->study != NULL) {
@@ -174,7 +179,7 @@ void shoal_section_header(const shoal_report_t *report, shoal_doc_t *doc)
     if (first != NULL) {
         add_model_facts(first->run, doc);
         /* A row of one rank needs no transport: the largest shows what the study ran on. */
-        add_machine_facts(report, largest == NULL ? first->run : largest->run, doc);
+        add_machine_facts(report, largest == NULL ? first : largest, doc);
         add_hosts(report, largest == NULL ? first->run : largest->run, doc);
     }
 }

@@ -198,6 +198,8 @@ static void add_outcome(json_t *summary, const shoal_outcome_t *outcome)
     const shoal_trainer_t *trainer = outcome->trainer;
     json_t                *losses  = json_array();
     size_t                 tokens  = trainer->spec->batch.global * trainer->spec->model.seq;
+    shoal_device_info_t    info;
+    trainer->device->ops->info(trainer->device, &info); /* again: what ran is known only now */
     for (size_t s = 0; s < outcome->nsteps; s++) {
         json_array_append_new(losses, real_or_null(outcome->steps[s].loss));
     }
@@ -216,6 +218,7 @@ static void add_outcome(json_t *summary, const shoal_outcome_t *outcome)
     json_object_set_new(summary, "first_step_ms", real_or_null(outcome->first_step_ms));
     json_object_set_new(summary, "plan_nbytes", json_integer((json_int_t)trainer->step.total_nbytes));
     json_object_set_new(summary, "used_nbytes", json_integer((json_int_t)trainer->used_nbytes));
+    json_object_set_new(summary, "kernels", json_string(info.kernels));
     json_object_set_new(summary, "heap_growth_nbytes", json_integer((json_int_t)outcome->heap_growth_nbytes));
     json_object_set_new(summary, "parameters", json_integer((json_int_t)trainer->step.model.nparams));
     json_object_set_new(summary, "non_embedding_parameters",

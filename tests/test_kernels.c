@@ -663,7 +663,7 @@ static int open_candidates(void **state)
             continue;
         }
         candidates[i].instance->ops->info(candidates[i].instance, &info);
-        print_message("%s, %d threads\n", info.name, candidates[i].nthreads);
+        print_message("%s, %s, %d threads\n", info.name, info.kernels, candidates[i].nthreads);
         found |= required != NULL && strcmp(candidates[i].device, required) == 0;
     }
     if (!found) {

@@ -143,8 +143,9 @@ static void cpu_info(shoal_device_t *device, shoal_device_info_t *info_p)
     char         processor[96];
     processor_name(processor, sizeof(processor));
     *info_p = (shoal_device_info_t){.id = "cpu", .memory_nbytes = shoal_cpu_memory_available()};
-    snprintf(info_p->name, sizeof(info_p->name), "%s, %s kernels, %s matmul", processor,
-             cpu->kernels[SHOAL_OP_ATTENTION][SHOAL_F32].source, cpu->kernels[SHOAL_OP_MATMUL][SHOAL_F32].source);
+    snprintf(info_p->name, sizeof(info_p->name), "%s", processor);
+    snprintf(info_p->kernels, sizeof(info_p->kernels), "%s kernels, %s matmul", cpu->kernels[SHOAL_OP_ATTENTION][SHOAL_F32].source,
+             cpu->kernels[SHOAL_OP_MATMUL][SHOAL_F32].source);
 }
 
 static shoal_status_t cpu_alloc(shoal_device_t *device, size_t nbytes, void **memory_p)

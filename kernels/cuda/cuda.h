@@ -74,6 +74,9 @@ shoal_status_t shoal_cuda_fill_cudnn(shoal_cuda_t *cuda);
 void shoal_cuda_release_cublaslt(shoal_cuda_t *cuda);
 void shoal_cuda_release_cudnn(shoal_cuda_t *cuda);
 
+/* Attention that the kernel displaced by cuDNN had to run so far, and why, for people; "" if there was none. Valid until the device is closed. */
+const char *shoal_cuda_cudnn_exceptions(const shoal_cuda_t *cuda);
+
 #ifdef __cplusplus
 }
 #endif

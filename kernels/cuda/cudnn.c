@@ -46,6 +46,7 @@ struct shoal_cuda_cudnn {
     cudnnHandle_t       handle; /* NULL without a GPU */
     shoal_cuda_kernel_t forward, backward; /* what cuDNN displaced */
     plan_t             *plans;
+    char                exceptions[160]; /* the first of them */
 };
 
 /* Where things lie in the workspace, from its first multiple of SCRATCH_NBYTES on. */
@@ -157,8 +158,12 @@ static size_t workspace(const shoal_cuda_t *cuda, const shoal_op_t *op)
 static shoal_status_t run_displaced(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *work, plan_t *plan, const char *why)
 {
     if (!plan->said) {
-        shoal_info("cudnn: %s of B %zu T %zu H %zu K %zu D %zu runs on %s kernel: %s", shoal_op_kind_name(op->kind), op->attention.B,
+        shoal_warn("cudnn: %s of B %zu T %zu H %zu K %zu D %zu runs on a slower kernel (%s): %s", shoal_op_kind_name(op->kind), op->attention.B,
                    op->attention.T, op->attention.H, op->attention.K, op->attention.D, displaced(cuda, op)->source, why);
+        if (cuda->cudnn->exceptions[0] == '\0') {
+            snprintf(cuda->cudnn->exceptions, sizeof(cuda->cudnn->exceptions), "%s (%s: %s)", shoal_op_kind_name(op->kind),
+                     displaced(cuda, op)->source, why);
+        }
         plan->said = true;
     }
     return displaced(cuda, op)->run(cuda, op, args, work);
@@ -379,4 +384,9 @@ void shoal_cuda_release_cudnn(shoal_cuda_t *cuda)
     }
     free(cuda->cudnn);
     cuda->cudnn = NULL;
+}
+
+const char *shoal_cuda_cudnn_exceptions(const shoal_cuda_t *cuda)
+{
+    return cuda->cudnn != NULL ? cuda->cudnn->exceptions : "";
 }

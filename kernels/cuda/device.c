@@ -151,6 +151,17 @@ static const struct {
 };
 enum { PLANNED_MEMORY_GIB = 140 };
 
+static void describe_kernels(const shoal_cuda_t *cuda, shoal_device_info_t *info_p)
+{
+    const char *exceptions = "";
+#ifdef SHOAL_HAVE_CUDNN
+    exceptions = shoal_cuda_cudnn_exceptions(cuda);
+#endif
+    snprintf(info_p->kernels, sizeof(info_p->kernels), "%s matmul, %s attention in bf16%s%.90s, %s", cuda->kernels[SHOAL_OP_MATMUL][SHOAL_BF16].source,
+             cuda->kernels[SHOAL_OP_ATTENTION][SHOAL_BF16].source, exceptions[0] != '\0' ? " but for " : "", exceptions,
+             cuda->deterministic ? "deterministic" : "not deterministic");
+}
+
 static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
 {
     shoal_cuda_t *cuda = shoal_cuda_of(device);
@@ -170,14 +181,13 @@ static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
         info_p->peak_f32_flops  = datasheets[first].f32;
         info_p->memory_gbs      = datasheets[first].memory_gbs;
     }
-    const char *matmul = cuda->kernels[SHOAL_OP_MATMUL][SHOAL_BF16].source, *attention = cuda->kernels[SHOAL_OP_ATTENTION][SHOAL_BF16].source;
+    describe_kernels(cuda, info_p);
     if (cuda->device < 0) {
-        snprintf(info_p->name, sizeof(info_p->name), "%s, planned for and not opened, %s matmul, %s attention", name, matmul, attention);
+        snprintf(info_p->name, sizeof(info_p->name), "%s, planned for and not opened", name);
         return;
     }
     cudaDriverGetVersion(&driver);
-    snprintf(info_p->name, sizeof(info_p->name), "%s, driver for CUDA %d.%d, %s matmul, %s attention", name, driver / 1000,
-             driver % 1000 / 10, matmul, attention);
+    snprintf(info_p->name, sizeof(info_p->name), "%s, driver for CUDA %d.%d", name, driver / 1000, driver % 1000 / 10);
 }
 
 static shoal_status_t cuda_alloc(shoal_device_t *device, size_t nbytes, void **memory_p)
