@@ -36,6 +36,7 @@ typedef struct {
     char   kernels[192];       /* what the matrix products and attention run on; after the runs, also what did not run as meant */
     char   id[32];             /* the same for ranks of one host that share the device's memory, such as a PCI address */
     size_t memory_nbytes;      /* what these ranks together may hope to allocate now */
+    size_t total_nbytes;       /* of a GPU: all of its memory, so that the difference is in use, by whomever; 0: not known */
     double peak_f32_flops;     /* dense peak per rank, by datasheet; 0 where none is known (CPU): see measure_peak */
     double peak_bf16_flops;
     double memory_gbs;         /* GB/s of its memory, by datasheet; 0 where none is known */

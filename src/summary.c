@@ -218,6 +218,10 @@ static void add_outcome(json_t *summary, const shoal_outcome_t *outcome)
     json_object_set_new(summary, "first_step_ms", real_or_null(outcome->first_step_ms));
     json_object_set_new(summary, "plan_nbytes", json_integer((json_int_t)trainer->step.total_nbytes));
     json_object_set_new(summary, "used_nbytes", json_integer((json_int_t)trainer->used_nbytes));
+    if (info.total_nbytes > 0) {
+        json_object_set_new(summary, "device_total_nbytes", json_integer((json_int_t)info.total_nbytes));
+        json_object_set_new(summary, "device_used_nbytes", json_integer((json_int_t)(info.total_nbytes - info.memory_nbytes)));
+    }
     json_object_set_new(summary, "kernels", json_string(info.kernels));
     json_object_set_new(summary, "heap_growth_nbytes", json_integer((json_int_t)outcome->heap_growth_nbytes));
     json_object_set_new(summary, "parameters", json_integer((json_int_t)trainer->step.model.nparams));

@@ -166,11 +166,11 @@ static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
 {
     shoal_cuda_t *cuda = shoal_cuda_of(device);
     const char   *name  = cuda->name;
-    size_t        total = 0, first = 0;
+    size_t        first = 0;
     int           driver = 0;
     *info_p = (shoal_device_info_t){.memory_nbytes = (size_t)PLANNED_MEMORY_GIB << 30};
     if (cuda->device >= 0) {
-        cudaMemGetInfo(&info_p->memory_nbytes, &total);
+        cudaMemGetInfo(&info_p->memory_nbytes, &info_p->total_nbytes);
         cudaDeviceGetPCIBusId(info_p->id, sizeof(info_p->id), cuda->device);
     }
     while (first < sizeof(datasheets) / sizeof(datasheets[0]) && strstr(name, datasheets[first].name) == NULL) {
