@@ -6,6 +6,9 @@
 #include "kernels/cpu/onednn_product.h"
 
 #include <assert.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 #include <dnnl.h>
 #include <omp.h>
 #include <stdint.h>
@@ -249,21 +252,33 @@ static shoal_status_t open_engine(shoal_products_t *products)
     return SHOAL_OK;
 }
 
-/*
- * oneDNN 2.6.3 clears AMX tiles that it has not configured: an illegal instruction in its first bf16 product on Sapphire Rapids.
- * Its AVX-512 kernels are what this build may use, unless DNNL_MAX_CPU_ISA says otherwise. Too late, and without effect, if
- * someone else in the process used oneDNN before.
- */
-static void keep_off_amx(void)
+/* The largest tile palette of AMX that the processor tells of; 0: none, or no AMX. */
+static unsigned tile_palettes(void)
 {
-    if (getenv("DNNL_MAX_CPU_ISA") == NULL) {
+#ifdef __x86_64__
+    enum { TILE_LEAF = 0x1d };
+    unsigned eax = 0, ebx, ecx, edx;
+    return __get_cpuid_count(TILE_LEAF, 0, &eax, &ebx, &ecx, &edx) ? eax : 0;
+#else
+    return 0;
+#endif
+}
+
+/*
+ * Some virtual machines show AMX but hide its palettes. oneDNN 2.6 then configures tiles with palette 0, which means none, and its
+ * first bf16 product is an illegal instruction: its AVX-512 kernels are what it may use there, unless DNNL_MAX_CPU_ISA says
+ * otherwise. Without effect if someone else in the process used oneDNN before.
+ */
+static void keep_off_hidden_tiles(void)
+{
+    if (tile_palettes() == 0 && getenv("DNNL_MAX_CPU_ISA") == NULL) {
         dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
     }
 }
 
 shoal_status_t shoal_products_create(size_t ncallers, shoal_products_t **products_p)
 {
-    keep_off_amx();
+    keep_off_hidden_tiles();
     shoal_products_t *products = calloc(1, sizeof(*products) + ncallers * sizeof(dnnl_stream_t));
     if (products == NULL) {
         shoal_error("oneDNN: out of memory");
