@@ -77,7 +77,7 @@ refuses() { # OPTION VALUE
 test_options() {
     local option
     for option in '--nodes 0' '--nodes 201' '--nodes x' '--cpu 0' '--cpu 0.001' '--cpu 9999' '--cpu -1' '--rate 1' \
-        '--rate 1kbit' '--rate 101gbit' '--slots 0' '--share /nonexistent' '--latency 1'; do
+        '--rate 1kbit' '--rate 101gbit' '--slots 0' '--gpus 17' '--share /nonexistent' '--latency 1'; do
         # shellcheck disable=SC2086 # Two words.
         check "up $option is refused" refuses $option
     done
