@@ -115,6 +115,27 @@ static size_t allocated_nodes(void)
     return getenv("SLURM_JOB_ID") == NULL ? 0 : nodes == NULL ? 1 : strtoul(nodes, NULL, 10);
 }
 
+/* GPUs on each node of the allocation: a job script is told how many its node has, `salloc` only passes on what was asked for. */
+static size_t allocated_gpus(void)
+{
+    const char *here = getenv("SLURM_GPUS_ON_NODE"), *asked = getenv("SLURM_GPUS_PER_NODE");
+    const char *count = asked == NULL || strrchr(asked, ':') == NULL ? asked : strrchr(asked, ':') + 1; /* "4" or "h100:4" */
+    return here != NULL ? strtoul(here, NULL, 10) : count != NULL ? strtoul(count, NULL, 10) : 0;
+}
+
+/*
+ * How the job asked for its GPUs is no matter of a row, which asks for its own, and srun would take each of these for the row's as well:
+ * --gpus is more than one node has, --ntasks-per-gpu contradicts --ntasks-per-node, and the others show a task one GPU only.
+ */
+static void forget_gpu_options(void)
+{
+    static const char *const options[] = {"SLURM_GPUS",     "SLURM_GPUS_PER_TASK",  "SLURM_GPUS_PER_SOCKET", "SLURM_NTASKS_PER_GPU",
+                                          "SLURM_GPU_BIND", "SLURM_TRES_PER_TASK", "SLURM_TRES_BIND"};
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+        unsetenv(options[i]);
+    }
+}
+
 static shoal_status_t find_program(shoal_study_t *study)
 {
     ssize_t n = readlink("/proc/self/exe", study->program, sizeof(study->program) - 1);
@@ -125,6 +146,10 @@ static shoal_status_t find_program(shoal_study_t *study)
     study->program[n] = '\0';
     study->nodes_held = allocated_nodes();
     study->slurm      = study->nodes_held > 0;
+    study->gpus_held  = study->slurm ? allocated_gpus() : 0;
+    if (study->gpus_held > 0) {
+        forget_gpu_options();
+    }
     return SHOAL_OK;
 }
 

@@ -6,6 +6,8 @@
  *   --nodes, --ntasks, --ntasks-per-node, --relative, --distribution
  *                       all given, because srun fills each one that is not from the job script's environment
  *   --cpu-bind=none     ranks bind their threads themselves
+ *   --gpus-per-node     a GPU for each task, all of them open to all tasks of the node: tasks that are bound to one GPU each cannot
+ *                       copy from one to the other. No --gpu-bind, not even "none": with that, Slurm 22.05 tells tasks of no GPU
  * No --overlap: timed rows run alone, and a step that still cleans up must not disturb the next. Sites that need more words
  * add them with --srun-arg; a later option wins.
  */
@@ -54,6 +56,9 @@ static void add_srun(shoal_command_t *command, const shoal_study_t *study, const
     add(command, "--distribution=block");
     addf(command, "--relative=%zu", node);
     add(command, "--cpu-bind=none");
+    if (study->gpus_held > 0) {
+        addf(command, "--gpus-per-node=%zu", row->ranks_per_node < study->gpus_held ? row->ranks_per_node : study->gpus_held);
+    }
     addf(command, "--job-name=%s", row->name);
     for (int i = 0; i < study->nsrun_args; i++) {
         add(command, study->srun_args[i]);

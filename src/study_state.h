@@ -65,6 +65,7 @@ typedef struct {
     char                program[PATH_MAX];
     bool                slurm;      /* rows are job steps; else local ranks of this host */
     size_t              nodes_held; /* of the allocation */
+    size_t              gpus_held;  /* on each of its nodes; 0: none, or Slurm does not say */
     size_t              gate_steps; /* steps compared: study.gate_steps, or fewer if rows are shorter */
     shoal_study_row_t  *rows;       /* (nrows) by number of ranks */
     size_t              nrows;
