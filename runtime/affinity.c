@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "runtime/near.h"
 
 static int env_count(const char *name)
 {
@@ -80,10 +81,7 @@ static int bind_part(hwloc_topology_t topology, hwloc_const_bitmap_t set, int lo
         return 0;
     }
     hwloc_bitmap_t part = hwloc_bitmap_alloc();
-    for (int c = first; c < end; c++) {
-        hwloc_bitmap_or(part, part, hwloc_get_obj_inside_cpuset_by_type(topology, set, HWLOC_OBJ_CORE, (unsigned)c)->cpuset);
-    }
-    hwloc_bitmap_and(part, part, set);
+    shoal_near_take(topology, set, first, end, part);
     int bound = hwloc_set_cpubind(topology, part, HWLOC_CPUBIND_PROCESS) == 0;
     hwloc_bitmap_free(part);
     return bound ? end - first : 0;
@@ -112,26 +110,65 @@ static int choose_threads(int asked, int cores, const char **why_p)
     return cores;
 }
 
-shoal_status_t shoal_affinity_settle(int local_rank, int local_size, int asked, int *nthreads_p, char *text_p, size_t nbytes)
+static void describe(shoal_affinity_t *affinity, const char *where)
+{
+    snprintf(affinity->text, sizeof(affinity->text), "%d thread%s per rank (%s)%s", affinity->nthreads,
+             affinity->nthreads == 1 ? "" : "s", affinity->why, where);
+}
+
+static shoal_status_t load(bool with_pci, hwloc_topology_t *topology_p)
+{
+    if (hwloc_topology_init(topology_p) == 0) {
+        /* Of the I/O devices only these: hwloc would otherwise open each GPU by its vendor's library. */
+        if (with_pci) {
+            hwloc_topology_set_type_filter(*topology_p, HWLOC_OBJ_BRIDGE, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
+            hwloc_topology_set_type_filter(*topology_p, HWLOC_OBJ_PCI_DEVICE, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
+        }
+        if (hwloc_topology_load(*topology_p) == 0) {
+            return SHOAL_OK;
+        }
+        hwloc_topology_destroy(*topology_p);
+    }
+    shoal_error("hwloc cannot read this machine's topology");
+    return SHOAL_ERR_INTERNAL;
+}
+
+shoal_status_t shoal_affinity_settle(int local_rank, int local_size, int asked, shoal_affinity_t *affinity_p)
 {
     hwloc_topology_t topology;
-    const char      *why;
-    if (hwloc_topology_init(&topology) != 0 || hwloc_topology_load(topology) != 0) {
-        shoal_error("hwloc cannot read this machine's topology");
-        return SHOAL_ERR_INTERNAL;
-    }
+    SHOAL_TRY(load(false, &topology));
     hwloc_bitmap_t set = hwloc_bitmap_alloc();
     if (hwloc_get_cpubind(topology, set, HWLOC_CPUBIND_PROCESS) != 0) {
         hwloc_bitmap_copy(set, hwloc_topology_get_allowed_cpuset(topology));
     }
-    bool launcher_bound = !hwloc_bitmap_isequal(set, hwloc_topology_get_allowed_cpuset(topology));
-    int  available      = hwloc_get_nbobjs_inside_cpuset_by_type(topology, set, HWLOC_OBJ_CORE);
-    int  bound          = launcher_bound ? 0 : bind_part(topology, set, local_rank, local_size);
-    int  share          = launcher_bound ? available : available / (local_size > 0 ? local_size : 1);
-    *nthreads_p         = choose_threads(asked, bound > 0 ? bound : share > 0 ? share : 1, &why);
-    snprintf(text_p, nbytes, "%d thread%s per rank (%s)%s", *nthreads_p, *nthreads_p == 1 ? "" : "s", why,
-             bound > 0 ? ", bound to cores of its own" : launcher_bound ? ", bound by the launcher" : "");
+    bool ours      = hwloc_bitmap_isequal(set, hwloc_topology_get_allowed_cpuset(topology));
+    int  available = hwloc_get_nbobjs_inside_cpuset_by_type(topology, set, HWLOC_OBJ_CORE);
+    int  bound     = ours ? bind_part(topology, set, local_rank, local_size) : 0;
+    int  share     = ours ? available / (local_size > 0 ? local_size : 1) : available;
+    affinity_p->is_ours  = ours;
+    affinity_p->nthreads = choose_threads(asked, bound > 0 ? bound : share > 0 ? share : 1, &affinity_p->why);
+    describe(affinity_p, bound > 0 ? ", bound to cores of its own" : ours ? "" : ", bound by the launcher");
     hwloc_bitmap_free(set);
+    hwloc_topology_destroy(topology);
+    return SHOAL_OK;
+}
+
+shoal_status_t shoal_affinity_move_near(const char *const *ids, int local_rank, int local_size, shoal_affinity_t *affinity)
+{
+    hwloc_topology_t topology;
+    char             where[64];
+    if (!affinity->is_ours) {
+        return SHOAL_OK;
+    }
+    SHOAL_TRY(load(true, &topology));
+    hwloc_bitmap_t part = hwloc_bitmap_alloc();
+    if (shoal_near_cores(topology, hwloc_topology_get_allowed_cpuset(topology), ids, local_size, local_rank, part) &&
+        hwloc_set_cpubind(topology, part, HWLOC_CPUBIND_PROCESS) == 0) {
+        int ncores = hwloc_get_nbobjs_inside_cpuset_by_type(topology, part, HWLOC_OBJ_CORE);
+        snprintf(where, sizeof(where), ", bound to %d core%s near its GPU", ncores, ncores == 1 ? "" : "s");
+        describe(affinity, where);
+    }
+    hwloc_bitmap_free(part);
     hwloc_topology_destroy(topology);
     return SHOAL_OK;
 }

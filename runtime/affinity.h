@@ -3,16 +3,29 @@
 #ifndef SHOAL_RUNTIME_AFFINITY_H
 #define SHOAL_RUNTIME_AFFINITY_H
 
-#include <stddef.h>
+#include <stdbool.h>
 
 #include "base/status.h"
+
+typedef struct {
+    int         nthreads;
+    const char *why;       /* so many threads */
+    bool        is_ours;   /* the launcher bound nothing: where the rank runs is for it to choose */
+    char        text[128]; /* what was chosen and why, for the log */
+} shoal_affinity_t;
 
 /*
  * Threads: `asked` if positive, else OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else this rank's share of the cores it may
  * use, never more than its CPU quota rounded up. Binding: when several ranks of this host may all use the same set of
- * cores and there are enough, each takes its own part; otherwise nothing is changed. *text_p (nbytes) says what was
- * chosen and why, for the log.
+ * cores and there are enough, each takes its own part; otherwise nothing is changed.
  */
-shoal_status_t shoal_affinity_settle(int local_rank, int local_size, int asked, int *nthreads_p, char *text_p, size_t nbytes);
+shoal_status_t shoal_affinity_settle(int local_rank, int local_size, int asked, shoal_affinity_t *affinity_p);
+
+/*
+ * Moves the process, with all threads that it has, to cores of its own near its GPU, where the launcher left that to it. ids: the PCI
+ * addresses of the GPUs of this host's ranks (local_size), by local rank. Where hwloc cannot tell for all of them which cores are
+ * near, or these are fewer than the ranks, every rank stays where it is.
+ */
+shoal_status_t shoal_affinity_move_near(const char *const *ids, int local_rank, int local_size, shoal_affinity_t *affinity);
 
 #endif

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "runtime/affinity.h"
 #include "runtime/optim.h"
+#include "runtime/seat.h"
 #include "runtime/transformer.h"
 
 shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t status)
@@ -80,34 +80,43 @@ static shoal_status_t open_device(shoal_trainer_t *trainer)
 {
     const shoal_spec_t *spec = trainer->spec;
     int                 local_rank = trainer->bootstrap->local_rank, local_size = trainer->bootstrap->local_size;
-    SHOAL_TRY(shoal_affinity_settle(local_rank, local_size, (int)spec->run.threads, &trainer->nthreads, trainer->affinity,
-                                    sizeof(trainer->affinity)));
-    shoal_device_config_t config = shoal_device_config(spec, local_rank, trainer->nthreads);
+    SHOAL_TRY(shoal_affinity_settle(local_rank, local_size, (int)spec->run.threads, &trainer->affinity));
+    shoal_device_config_t config = shoal_device_config(spec, local_rank, trainer->affinity.nthreads);
     SHOAL_TRY(shoal_device_open(spec->run.device, &config, &trainer->device));
     trainer->device->ops->info(trainer->device, &trainer->device_info);
     return shoal_transport_find(spec->parallel.transport, trainer->peers.size, trainer->device->ops->stream != NULL, &trainer->transport_ops);
 }
 
-/* How many ranks of this host are on this rank's device. Collective. */
-static shoal_status_t count_sharers(shoal_trainer_t *trainer)
+/* To cores near the GPU; the GPUs of this host's ranks say which are left for this one. */
+static shoal_status_t move_near(shoal_trainer_t *trainer, const shoal_seat_t *all)
 {
-    typedef struct {
-        int  node; /* as the bootstrap tells hosts apart: their names may repeat */
-        char id[sizeof(trainer->device_info.id)];
-    } place_t;
-    int            nranks = trainer->peers.size;
-    place_t        mine   = {trainer->bootstrap->node, {0}};
-    place_t       *all    = calloc((size_t)nranks, sizeof(*all));
-    shoal_status_t status = all != NULL ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
+    const shoal_bootstrap_t *world = trainer->bootstrap;
+    const char              *ids[world->local_size];
+    for (int r = 0; r < world->size; r++) {
+        if (all[r].node == world->node) {
+            ids[world->local_ranks[r]] = all[r].id;
+        }
+    }
+    return shoal_affinity_move_near(ids, world->local_rank, world->local_size, &trainer->affinity);
+}
+
+/* Ranks share the memory of a CPU; of a GPU only where SHOAL_SHARE_GPU=1 says so. Collective. */
+static shoal_status_t take_seat(shoal_trainer_t *trainer)
+{
+    const shoal_bootstrap_t *world = trainer->bootstrap;
+    const char              *share = getenv("SHOAL_SHARE_GPU");
+    bool                     gpu   = trainer->device->ops->stream != NULL;
+    shoal_seat_t            mine  = {.node = world->node, .exclusive = gpu && (share == NULL || strcmp(share, "1") != 0)};
+    shoal_seat_t           *all;
     memcpy(mine.id, trainer->device_info.id, sizeof(mine.id));
-    if (status == SHOAL_OK) {
-        status = trainer->peers.exchange(trainer->peers.context, &mine, sizeof(mine), all);
+    SHOAL_TRY(shoal_seat_gather(&trainer->peers, &mine, &all));
+    shoal_status_t status = shoal_seat_check(all, world->size, (const char (*)[64])world->hosts, world->rank == 0);
+    trainer->sharers      = shoal_seat_sharers(all, world->size, world->rank);
+    if (status == SHOAL_OK && gpu) {
+        status = move_near(trainer, all);
     }
-    for (int r = 0; status == SHOAL_OK && r < nranks; r++) {
-        trainer->sharers += memcmp(&all[r], &mine, sizeof(mine)) == 0;
-    }
-    if (status == SHOAL_OK && trainer->sharers > 1 && trainer->device->ops->stream != NULL && trainer->bootstrap->local_rank == 0) {
-        shoal_warn("%d ranks of %s share the GPU at %s", trainer->sharers, trainer->bootstrap->host, mine.id);
+    if (status == SHOAL_OK && trainer->sharers > 1 && gpu && world->local_rank == 0) {
+        shoal_warn("%d ranks of %s share the GPU at %s", trainer->sharers, world->host, mine.id);
     }
     free(all);
     return status;
@@ -218,8 +227,10 @@ shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t 
     trainer_p->peers     = shoal_bootstrap_peers(bootstrap);
     shoal_status_t status = open_device(trainer_p);
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
-    SHOAL_TRY(count_sharers(trainer_p));
-    status = assemble(trainer_p);
+    status = take_seat(trainer_p);
+    if (status == SHOAL_OK) {
+        status = assemble(trainer_p);
+    }
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
     status = init_state(trainer_p);
     if (status == SHOAL_OK) {

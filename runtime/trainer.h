@@ -7,6 +7,7 @@
 #ifndef SHOAL_RUNTIME_TRAINER_H
 #define SHOAL_RUNTIME_TRAINER_H
 
+#include "runtime/affinity.h"
 #include "runtime/bootstrap.h"
 #include "runtime/data.h"
 #include "runtime/executor.h"
@@ -27,8 +28,7 @@ typedef struct {
     shoal_executor_t            *executor;
     char                        *region;
     size_t                       used_nbytes; /* allocated on the device: what the plan must equal */
-    int                          nthreads;
-    char                         affinity[128]; /* for people */
+    shoal_affinity_t             affinity;
     bool                         stop;   /* this rank was asked to stop; set by the caller before a step */
     bool                         time_ops; /* every op of every step shall be timed; set by the caller */
     /* What the fetch callback reads. */

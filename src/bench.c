@@ -335,9 +335,8 @@ static shoal_status_t run(shoal_bench_t *bench)
 /* Binds the rank as training would: what the scheduler makes of unbound ranks is another measurement every time. */
 static shoal_status_t take_core(const shoal_bench_t *bench)
 {
-    char text[256];
-    int  nthreads;
-    return shoal_affinity_settle(bench->bootstrap->local_rank, bench->bootstrap->local_size, 1, &nthreads, text, sizeof(text));
+    shoal_affinity_t affinity;
+    return shoal_affinity_settle(bench->bootstrap->local_rank, bench->bootstrap->local_size, 1, &affinity);
 }
 
 static int rank_main(void *options)

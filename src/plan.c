@@ -114,10 +114,9 @@ static shoal_status_t plan(const shoal_spec_t *spec, const options_t *options)
     const shoal_transport_ops_t *transport;
     shoal_device_t              *device;
     shoal_step_t                 step;
-    char                         affinity[128];
-    int                          nthreads;
-    SHOAL_TRY(shoal_affinity_settle(0, 1, (int)spec->run.threads, &nthreads, affinity, sizeof(affinity)));
-    shoal_device_config_t config = shoal_device_config(spec, 0, nthreads);
+    shoal_affinity_t             affinity;
+    SHOAL_TRY(shoal_affinity_settle(0, 1, (int)spec->run.threads, &affinity));
+    shoal_device_config_t config = shoal_device_config(spec, 0, affinity.nthreads);
     config.plan_only             = true;
     SHOAL_TRY(shoal_device_open(spec->run.device, &config, &device));
     shoal_status_t status = shoal_transport_find(spec->parallel.transport, options->nranks, device->ops->stream != NULL, &transport);

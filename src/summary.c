@@ -43,8 +43,8 @@ static json_t *mesh_json(const shoal_trainer_t *trainer)
     return json_pack("{s:i, s:i, s:i, s:s, s:i, s:s, s:s, s:s, s:s, s:i, s:s}", "ranks", world->size, "nodes", world->nnodes,
                      "ranks_per_node", world->local_size, "shard", shard_name(trainer->spec->parallel.shard), "tp",
                      (int)trainer->spec->parallel.tp, "bootstrap", world->method, "transport", trainer->transport_ops->name, "device",
-                     trainer->device->ops->name, "device_name", trainer->device_info.name, "threads", trainer->nthreads, "affinity",
-                     trainer->affinity);
+                     trainer->device->ops->name, "device_name", trainer->device_info.name, "threads", trainer->affinity.nthreads, "affinity",
+                     trainer->affinity.text);
 }
 
 static json_t *model_json(const shoal_model_t *model)

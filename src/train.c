@@ -85,7 +85,7 @@ static void announce(const run_t *run)
     const shoal_model_t   *model   = &trainer->step.model;
     shoal_info("%d rank%s on %d node%s by %s, transport %s, device %s, %s, %s", trainer->peers.size, trainer->peers.size == 1 ? "" : "s",
                run->bootstrap->nnodes, run->bootstrap->nnodes == 1 ? "" : "s", run->bootstrap->method, trainer->transport_ops->name,
-               trainer->device_info.name, trainer->device_info.kernels, trainer->affinity);
+               trainer->device_info.name, trainer->device_info.kernels, trainer->affinity.text);
     shoal_info("%s, %.2f M parameters (%.2f M without embedding and head), %zu layers, width %zu, sequence %zu; %zu sequences a step",
                model->spec.arch, (double)model->nparams * 1e-6, (double)(model->nparams - model->nparams_embedding) * 1e-6,
                model->spec.layers, model->spec.d_model, model->spec.seq, run->spec->batch.global);

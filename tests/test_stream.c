@@ -615,6 +615,7 @@ int main(void)
     };
     const char *source = getenv("SHOAL_SRCDIR");
     snprintf(tokens, sizeof(tokens), "data.train=%s/tests/fixtures/tokens.bin", source != NULL ? source : ".");
+    setenv("SHOAL_SHARE_GPU", "1", 1); /* emulated devices have one address */
     shoal_device_add(&streamed_ops);
     add_transport();
     return cmocka_run_group_tests_name("stream", tests, NULL, NULL);

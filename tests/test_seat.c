@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Which rank gets which GPU and which cores: two ranks on one GPU are refused on all ranks, with one message; cores near a GPU are found
+ * on a recorded machine with two sockets of four cores, whose first two GPUs hang on the second socket.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* after the five above */
+#include <cmocka.h>
+
+#include "kernels/device.h"
+#include "runtime/affinity.h"
+#include "runtime/near.h"
+#include "runtime/seat.h"
+#include "tests/capture.h"
+#include "tests/train_run.h"
+
+enum { MAX_GPUS = 4 };
+
+static char machine[1200], tokens[1200];
+
+/* ---- cores ---- */
+
+#define FIRST  "0000:1B:00.0"
+#define SECOND "0000:4d:00.0"
+#define THIRD  "0000:9d:00.0"
+#define FOURTH "0000:bd:00.0"
+
+static const struct {
+    const char *ids[MAX_GPUS]; /* of the local ranks */
+    const char *allowed;       /* processors */
+    const char *parts[MAX_GPUS]; /* what each rank shall get; none: nobody moves */
+} layouts[] = {
+    {{FIRST, SECOND, THIRD, FOURTH}, "0-7", {"4-5", "6-7", "0-1", "2-3"}},
+    {{FOURTH, FIRST}, "0-7", {"0-3", "4-7"}},
+    {{THIRD}, "0-7", {"0-3"}},
+    {{FIRST, SECOND, THIRD, FOURTH}, "0-2,4-7", {"4-5", "6-7", "0", "1-2"}},
+    {{THIRD, THIRD}, "0-7", {"0-1", "2-3"}},             /* a GPU shared on purpose */
+    {{FIRST, SECOND, THIRD, FOURTH}, "0-4", {NULL}},     /* one core near two GPUs */
+    {{THIRD, FIRST}, "0-3", {NULL}},                     /* no core near the first GPU */
+    {{FIRST, "0000:ff:00.0"}, "0-7", {NULL}},
+    {{"emulated"}, "0-7", {NULL}},
+};
+
+static void check_layout(hwloc_topology_t topology, size_t i)
+{
+    char           text[64];
+    int            n       = 0;
+    hwloc_bitmap_t allowed = hwloc_bitmap_alloc(), part = hwloc_bitmap_alloc();
+    hwloc_bitmap_list_sscanf(allowed, layouts[i].allowed);
+    while (n < MAX_GPUS && layouts[i].ids[n] != NULL) {
+        n++;
+    }
+    for (int mine = 0; mine < n; mine++) {
+        bool found = shoal_near_cores(topology, allowed, layouts[i].ids, n, mine, part);
+        hwloc_bitmap_list_snprintf(text, sizeof(text), part);
+        assert_int_equal(found, layouts[i].parts[mine] != NULL);
+        if (found) {
+            assert_string_equal(text, layouts[i].parts[mine]);
+        }
+    }
+    hwloc_bitmap_free(allowed);
+    hwloc_bitmap_free(part);
+}
+
+static void test_near_cores(void **state)
+{
+    (void)state;
+    hwloc_topology_t topology;
+    hwloc_topology_init(&topology);
+    hwloc_topology_set_io_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
+    assert_int_equal(hwloc_topology_set_xml(topology, machine), 0);
+    assert_int_equal(hwloc_topology_load(topology), 0);
+    for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
+        check_layout(topology, i);
+    }
+    hwloc_topology_destroy(topology);
+}
+
+/* hwloc takes the recorded machine for this one, and binding for done. */
+static void test_move(void **state)
+{
+    (void)state;
+    static const char *const ids[] = {FIRST, SECOND, THIRD, FOURTH}, *const unknown[] = {FIRST, "", THIRD, FOURTH};
+    shoal_affinity_t         affinity;
+    setenv("HWLOC_XMLFILE", machine, 1);
+    assert_int_equal(shoal_affinity_settle(2, 4, 3, &affinity), SHOAL_OK);
+    assert_string_equal(affinity.text, "3 threads per rank (run.threads), bound to cores of its own");
+    assert_int_equal(shoal_affinity_move_near(unknown, 2, 4, &affinity), SHOAL_OK);
+    assert_string_equal(affinity.text, "3 threads per rank (run.threads), bound to cores of its own");
+    assert_int_equal(shoal_affinity_move_near(ids, 2, 4, &affinity), SHOAL_OK);
+    assert_string_equal(affinity.text, "3 threads per rank (run.threads), bound to 2 cores near its GPU");
+    affinity = (shoal_affinity_t){.nthreads = 1, .why = "run.threads", .text = "bound by the launcher"};
+    assert_int_equal(shoal_affinity_move_near(ids, 2, 4, &affinity), SHOAL_OK);
+    assert_string_equal(affinity.text, "bound by the launcher");
+    unsetenv("HWLOC_XMLFILE");
+}
+
+/* ---- GPUs ---- */
+
+static const char hosts[][64] = {"n1", "n1", "n2", "n2"};
+
+static void test_sharers(void **state)
+{
+    (void)state;
+    shoal_seat_t seats[] = {{0, true, FIRST}, {0, true, SECOND}, {1, true, FIRST}, {1, true, SECOND}};
+    assert_int_equal(shoal_seat_check(seats, 4, hosts, true), SHOAL_OK);
+    assert_int_equal(shoal_seat_sharers(seats, 4, 3), 1);
+    seats[3] = seats[2];
+    capture_begin();
+    shoal_status_t status = shoal_seat_check(seats, 4, hosts, true), silent = shoal_seat_check(seats, 4, hosts, false);
+    const char    *text = capture_end();
+    assert_int_equal(status, SHOAL_ERR_CONFIG);
+    assert_int_equal(silent, SHOAL_ERR_CONFIG);
+    assert_contains(text, "ranks 2 and 3 of n2 both got the GPU at " FIRST);
+    assert_contains(text, "SHOAL_SHARE_GPU=1");
+    assert_null(strchr(strchr(text, '\n') + 1, '\n'));
+    seats[2].exclusive = false;
+    assert_int_equal(shoal_seat_check(seats, 4, hosts, false), SHOAL_ERR_CONFIG); /* one of them was not asked to share */
+    seats[3].exclusive = false;
+    assert_int_equal(shoal_seat_check(seats, 4, hosts, false), SHOAL_OK);
+    assert_int_equal(shoal_seat_sharers(seats, 4, 3), 2);
+}
+
+/* A device and a transport that pass for a GPU's until the ranks compare what they got: nothing of them is used after that. */
+
+static shoal_device_ops_t    gpu_ops;
+static shoal_transport_ops_t queued_ops;
+
+static shoal_status_t open_gpu(const shoal_device_config_t *config, shoal_device_t **device_p)
+{
+    SHOAL_TRY(shoal_cpu_device_ops.open(config, device_p));
+    (*device_p)->ops = &gpu_ops;
+    return SHOAL_OK;
+}
+
+static void describe_gpu(shoal_device_t *device, shoal_device_info_t *info_p)
+{
+    (void)device;
+    *info_p = (shoal_device_info_t){.name = "one for all", .id = FIRST, .memory_nbytes = 1};
+}
+
+static shoal_status_t enqueue(shoal_comm_t *comm, const shoal_coll_t *coll, void *queue)
+{
+    (void)comm, (void)coll, (void)queue;
+    return SHOAL_ERR_UNSUPPORTED;
+}
+
+static void add_gpu(void)
+{
+    static const shoal_stream_ops_t streams;
+    const shoal_transport_ops_t    *host;
+    assert_int_equal(shoal_transport_find("auto", 2, false, &host), SHOAL_OK);
+    gpu_ops            = shoal_cpu_device_ops;
+    gpu_ops.name       = "shared";
+    gpu_ops.stream     = &streams;
+    gpu_ops.open       = open_gpu;
+    gpu_ops.info       = describe_gpu;
+    queued_ops         = *host;
+    queued_ops.name    = "nccl"; /* the name that a configuration may give it */
+    queued_ops.enqueue = enqueue;
+    shoal_device_add(&gpu_ops);
+    shoal_transport_add(&queued_ops);
+}
+
+static void test_run(void **state)
+{
+    (void)state;
+    static const char *const base[] = {"model.seq=16", "model.vocab=256", "model.layers=1", "model.d_model=32", "model.heads=2",
+                                       "model.head_dim=16", "model.ffn=64", tokens, NULL};
+    train_run_t run;
+    add_gpu();
+    train_run_device = "shared";
+    capture_begin();
+    int         code = train_run_with(2, base, &run, "run.steps=1");
+    const char *text = capture_end();
+    assert_int_equal(code, 2);
+    assert_contains(text, "ranks 0 and 1 of ");
+    assert_contains(text, "both got the GPU at " FIRST);
+    assert_null(strstr(strstr(text, "both got") + 1, "both got"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_near_cores),
+        cmocka_unit_test(test_move),
+        cmocka_unit_test(test_sharers),
+        cmocka_unit_test(test_run),
+    };
+    const char *source = getenv("SHOAL_SRCDIR");
+    snprintf(machine, sizeof(machine), "%s/tests/fixtures/two-sockets-four-gpus.xml", source != NULL ? source : ".");
+    snprintf(tokens, sizeof(tokens), "data.train=%s/tests/fixtures/tokens.bin", source != NULL ? source : ".");
+    unsetenv("SHOAL_SHARE_GPU");
+    return cmocka_run_group_tests_name("seat", tests, NULL, NULL);
+}
