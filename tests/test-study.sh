@@ -142,6 +142,15 @@ grep -qF -e '--mpi=pmix --kill-on-bad-exit=1 --nodes=2 --ntasks=6 --ntasks-per-n
 SLURM_JOB_NUM_NODES=4 study 0 'study.nodes=2,4' study.ranks_per_node=3
 ran 'g48-s1 n4r3-full-b4-s1 '
 
+# With GPUs, of which `salloc` tells only what was asked for: one for each rank, and what Slurm says of this node comes first.
+gpus() { "$SHOAL" study --dry-run study.cfg study.ranks_per_node="$1" >output 2>&1 || fail 'no dry run'; }
+SLURM_GPUS_PER_NODE=h100:4 gpus 2
+says '--cpu-bind=none --gpus-per-node=2 --job-name='
+SLURM_GPUS_PER_NODE=h100:4 SLURM_GPUS_ON_NODE=2 gpus 3
+says '--cpu-bind=none --gpus-per-node=2 --job-name='
+(unset SLURM_GPUS_PER_NODE SLURM_GPUS_ON_NODE && gpus 2)
+says '--cpu-bind=none --job-name='
+
 # Not for use: a second study in the same directory, a damaged state, a directory that cannot be made.
 unset SLURM_JOB_ID SLURM_JOB_NUM_NODES
 echo '{' >out/study.json

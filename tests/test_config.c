@@ -3,6 +3,7 @@
  * The configuration: what is derived, what wins, where values come from; and that each kind of mistake is refused with a message that
  * names the key and the place. Mistakes are a table: a new one is a line.
  */
+#include <glob.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -373,13 +374,34 @@ static void test_edit_distance(void **state)
     assert_int_equal(shoal_edit_distance("abc", ""), 3);
 }
 
+/* Every example stands for one rank and for a node of eight. */
+static void test_examples(void **state)
+{
+    (void)state;
+    const char         *source = getenv("SHOAL_SRCDIR");
+    char                pattern[1200];
+    glob_t              found;
+    shoal_config_t     *config;
+    const shoal_spec_t *spec;
+    snprintf(pattern, sizeof(pattern), "%s/examples/*.conf", source != NULL ? source : ".");
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        for (int nranks = 1; nranks <= 8; nranks += 7) {
+            assert_int_equal(shoal_config_load(found.gl_pathv[i], 0, NULL, &config), SHOAL_OK);
+            assert_int_equal(shoal_config_resolve(config, nranks, &spec), SHOAL_OK);
+            shoal_config_free(config);
+        }
+    }
+    globfree(&found);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mistakes), cmocka_unit_test(test_unreadable), cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_presets),  cmocka_unit_test(test_batch),      cmocka_unit_test(test_optim),
         cmocka_unit_test(test_lists),    cmocka_unit_test(test_sources),    cmocka_unit_test(test_table),
-        cmocka_unit_test(test_edit_distance),
+        cmocka_unit_test(test_edit_distance), cmocka_unit_test(test_examples),
     };
     return cmocka_run_group_tests(tests, enter_directory, leave_directory);
 }
