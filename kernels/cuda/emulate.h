@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <tuple>
 
 #define __global__ static
 #define __device__
@@ -38,6 +39,27 @@ typedef struct CUstream_st *cudaStream_t;
 /* Runs body once for every thread of every block. */
 void  shoal_emulated_launch(dim3 grid, dim3 block, size_t shared_nbytes, const std::function<void()> &body);
 void *shoal_emulated_shared();
+
+/* Puts a launch on a stream: defined by who links these kernels. `arguments` of so many bytes are the kernel's, to look at during the call. */
+void shoal_emulated_enqueue(cudaStream_t stream, const char *kernel, const void *const *arguments, const size_t *nbytes, size_t narguments,
+                            std::function<void()> launch);
+
+/* Arguments are taken by value now, as CUDA takes them. */
+template <typename... parameters_t, typename... arguments_t>
+static inline void shoal_emulated_call(const char *name, void (*kernel)(parameters_t...), dim3 grid, dim3 block, size_t shared_nbytes,
+                                       cudaStream_t stream, arguments_t... arguments)
+{
+    std::tuple<std::decay_t<parameters_t>...> values(arguments...);
+    std::apply(
+        [&](const auto &...value) {
+            const void *const places[] = {&value...};
+            const size_t      nbytes[] = {sizeof(value)...};
+            shoal_emulated_enqueue(stream, name, places, nbytes, sizeof...(value), [=] {
+                shoal_emulated_launch(grid, block, shared_nbytes, [&] { kernel(value...); });
+            });
+        },
+        values);
+}
 
 void __syncthreads();
 void __syncwarp(unsigned mask = 0xffffffffu);

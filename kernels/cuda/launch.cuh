@@ -16,7 +16,7 @@
 
 #include "kernels/cuda/emulate.h"
 #define SHOAL_LAUNCH(kernel, grid, block, shared_nbytes, stream, ...) \
-    (void)(stream), shoal_emulated_launch((grid), (block), (shared_nbytes), [=] { kernel(__VA_ARGS__); })
+    shoal_emulated_call(#kernel, kernel, (grid), (block), (shared_nbytes), (stream), __VA_ARGS__)
 /* Declares `name` as a pointer to the launch's dynamic shared memory, 16-byte aligned. */
 #define SHOAL_SHARED(type, name) type *name = (type *)shoal_emulated_shared()
 

@@ -6,31 +6,45 @@
  * nothing and are never reported.
  *
  * What it is stricter in than a GPU:
- *   - A stream does nothing until someone asks for its end (synchronize, query, elapsed time, a blocking copy). Then streams go on in an
+ *   - A stream does nothing until someone asks for its end (synchronize, query, a blocking copy). Then streams go on in an
  *     order drawn from a seed, each as far as events let it: a missing event between two streams changes results.
  *   - Device memory cannot be touched by the host: it is open only while work of a stream runs. It starts as NaN.
  *   - Arguments that a library would misread in silence (host memory where device memory is due, a buffer that overruns its
  *     allocation, an illegal call during capture) end in the library's error, with a line on stderr that says why.
  *
  * SHOAL_STANDIN, a comma-separated list, makes the machine: devices=N (1), driver=V (13000; 0: none), capability=V (90), memory=BYTES
- * (1 GiB, of each device and all ranks of a node alone), name=TEXT ("NVIDIA H200, a stand-in"), seed=N, fault=N (the N-th kernel, counted from 1, is an illegal
- * access, which is sticky), mute=RANK:N (the rank's N-th collective never begins).
+ * (1 GiB, of each device and for each process alone), name=TEXT ("NVIDIA H200, a stand-in"; without a comma), seed=N (1), fault=N (the N-th
+ * kernel to run, counted from 1, is an illegal access, which is sticky), mute=RANK:N (the rank's N-th collective never begins). It is read
+ * at the process's first call.
  *
  * Everything here may be called from several threads; one lock guards it all, and it is released while nothing can go on.
  */
 #ifndef SHOAL_TESTS_STANDIN_H
 #define SHOAL_TESTS_STANDIN_H
 
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* How often this process has asked for device or page-locked memory so far. */
+size_t shoal_standin_allocations(void);
+
+#ifdef __cplusplus
+}
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include <cuda_runtime_api.h>
 
 namespace standin {
 
-/* A piece of work of a stream, called with device memory open. True: it is done, and what is behind it may start. False: it waits for another stream,
- * another process or the host, and is asked again later. */
+/* A piece of work of a stream, called with device memory open and the lock held, by whichever thread lets streams go on. True: it is done, and
+ * what is behind it may start. False: it waits for another stream, another process or the host, and is asked again later. */
 using work_t = std::function<bool()>;
 
 /* Puts work on a stream, or into the graph that the stream is recording (then it runs once per launch, with a fresh copy of the
@@ -48,9 +62,12 @@ bool is_pinned(const void *memory, size_t nbytes);
 /* Says on stderr why a call is refused, and returns false: `return complain("...") ? ...`. */
 bool complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* A number of SHOAL_STANDIN, or `otherwise`. */
-uint64_t setting(const char *name, uint64_t otherwise);
+/* A number of SHOAL_STANDIN, or its text, or `otherwise`. */
+uint64_t    setting(const char *name, uint64_t otherwise);
+std::string setting_text(const char *name, const char *otherwise);
 
 } // namespace standin
+
+#endif /* __cplusplus */
 
 #endif
