@@ -153,7 +153,11 @@ static void *native(shoal_device_t *device, shoal_queue_t queue)
 static shoal_status_t poll(shoal_device_t *device)
 {
     cudaError_t error = cudaStreamQuery(shoal_cuda_of(device)->stream);
-    return error == cudaErrorNotReady ? SHOAL_IN_PROGRESS : shoal_cuda_check(error, "cudaStreamQuery");
+    if (error == cudaErrorNotReady) {
+        cudaGetLastError(); /* CUDA keeps this answer too, and the next launch would be blamed for it */
+        return SHOAL_IN_PROGRESS;
+    }
+    return shoal_cuda_check(error, "cudaStreamQuery");
 }
 
 /* Thread-local: another thread's call (a transport's, say) cannot spoil the recording. */
