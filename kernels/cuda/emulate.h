@@ -44,6 +44,17 @@ void *shoal_emulated_shared();
 void shoal_emulated_enqueue(cudaStream_t stream, const char *kernel, const void *const *arguments, const size_t *nbytes, size_t narguments,
                             std::function<void()> launch);
 
+/* The bytes between a structure's members say nothing, and are not to be looked at. */
+template <typename T>
+static inline void shoal_emulated_clear_padding(T &value)
+{
+#if __has_builtin(__builtin_clear_padding)
+    __builtin_clear_padding(&value);
+#else
+    (void)value;
+#endif
+}
+
 /* Arguments are taken by value now, as CUDA takes them. */
 template <typename... parameters_t, typename... arguments_t>
 static inline void shoal_emulated_call(const char *name, void (*kernel)(parameters_t...), dim3 grid, dim3 block, size_t shared_nbytes,
@@ -51,7 +62,8 @@ static inline void shoal_emulated_call(const char *name, void (*kernel)(paramete
 {
     std::tuple<std::decay_t<parameters_t>...> values(arguments...);
     std::apply(
-        [&](const auto &...value) {
+        [&](auto &...value) {
+            (shoal_emulated_clear_padding(value), ...);
             const void *const places[] = {&value...};
             const size_t      nbytes[] = {sizeof(value)...};
             shoal_emulated_enqueue(stream, name, places, nbytes, sizeof...(value), [=] {
