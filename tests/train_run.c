@@ -10,11 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "runtime/trainer.h"
 #include "src/config.h"
 
-const char *train_run_device;
+void (*train_run_after_step)(size_t step);
 
 typedef struct {
     const char *const *words;
@@ -35,6 +36,9 @@ static shoal_status_t steps(shoal_trainer_t *trainer, size_t nsteps, train_run_t
         shoal_step_record_t record;
         bool                stopped;
         SHOAL_TRY(shoal_trainer_step(trainer, t, &record, &stopped));
+        if (train_run_after_step != NULL) {
+            train_run_after_step(t);
+        }
         run->losses[t - 1]     = record.loss;
         run->grad_norms[t - 1] = record.grad_norm;
         run->nsteps            = t;
@@ -49,9 +53,18 @@ static shoal_status_t steps(shoal_trainer_t *trainer, size_t nsteps, train_run_t
 /* The specification is the configuration's, but its device's name is only read later. */
 static void choose_device(const shoal_spec_t *spec)
 {
-    const char *asked = train_run_device != NULL ? train_run_device : getenv("SHOAL_TEST_DEVICE");
+    const char *asked = getenv("SHOAL_TEST_DEVICE");
     if (asked != NULL && strcmp(spec->run.device, "auto") == 0) {
         ((shoal_spec_t *)spec)->run.device = asked;
+    }
+}
+
+/* After an error among steps, peers may be inside a collective: as `shoal train`, no orderly end is tried. */
+static void end_job(shoal_bootstrap_t *bootstrap, shoal_status_t status)
+{
+    if (status != SHOAL_OK) {
+        bootstrap->ops->abort(bootstrap, shoal_status_exit_code(status), shoal_status_string(status));
+        _exit(shoal_status_exit_code(status));
     }
 }
 
@@ -68,6 +81,7 @@ static shoal_status_t train(const job_t *job, shoal_bootstrap_t *bootstrap)
         status = shoal_trainer_create(spec, bootstrap, &trainer);
         if (status == SHOAL_OK) {
             status = steps(&trainer, spec->run.steps, &run);
+            end_job(bootstrap, status);
         }
         run.plan_nbytes = trainer.step.total_nbytes;
         run.used_nbytes = trainer.used_nbytes;

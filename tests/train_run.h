@@ -21,8 +21,8 @@ typedef struct {
     size_t nops;
 } train_run_t;
 
-/* NULL, or the name of a device that the configuration cannot name (shoal_device_add), on which runs take place. */
-extern const char *train_run_device;
+/* NULL, or what every rank calls behind each step. */
+extern void (*train_run_after_step)(size_t step);
 
 /* Words are group.key=value; NULL ends the list. Returns the job's exit code. */
 int train_run(int nranks, const char *const *words, train_run_t *run_p);
