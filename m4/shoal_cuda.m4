@@ -85,7 +85,8 @@ AC_MSG_RESULT([$shoal_have_$1])
 CPPFLAGS=$shoal_save_CPPFLAGS LIBS=$shoal_save_LIBS
 ])
 
-dnl A C++ compiler, with which the tests run the CUDA kernels on the CPU (kernels/cuda/emulate.h). nvcc needs one anyway.
+dnl A C++ compiler, with which the tests run the CUDA device without a GPU: its kernels on the CPU (kernels/cuda/emulate.h), its host
+dnl code on stand-ins for the toolkit's libraries (tests/standin), whose headers that takes. nvcc needs a C++ compiler anyway.
 AC_DEFUN([SHOAL_CXX], [
 AC_LANG_PUSH([C++])
 AC_MSG_CHECKING([whether $CXX compiles C++17])
@@ -99,10 +100,12 @@ CXXFLAGS=$shoal_save_CXXFLAGS
 AC_MSG_RESULT([$shoal_have_cxx])
 AC_LANG_POP([C++])
 dnl The sanitizers do not follow coroutines.
-AS_IF([test "x$enable_sanitize" != xno], [shoal_have_cxx=no])
-AS_IF([test $shoal_have_cxx = yes],
-  [AC_DEFINE([SHOAL_HAVE_EMULATION], [1], [Whether the tests run the CUDA kernels emulated on the CPU.])
-   SHOAL_SUMMARY_ADD([emulation], [yes, the tests run CUDA kernels on the CPU])],
-  [SHOAL_SUMMARY_ADD([emulation], [no (no C++17 compiler, or with sanitizers)])])
-AM_CONDITIONAL([HAVE_EMULATION], [test $shoal_have_cxx = yes])
+shoal_why_emulation=
+AS_IF([test $shoal_have_cxx = no], [shoal_why_emulation='no C++17 compiler'],
+  [test "x$enable_sanitize" != xno], [shoal_why_emulation='not with sanitizers'],
+  [test $shoal_have_cuda = no], [shoal_why_emulation='no CUDA Toolkit'])
+AS_IF([test -z "$shoal_why_emulation"],
+  [SHOAL_SUMMARY_ADD([emulation], [yes, the tests run the CUDA device without a GPU])],
+  [SHOAL_SUMMARY_ADD([emulation], [no ($shoal_why_emulation)])])
+AM_CONDITIONAL([HAVE_EMULATION], [test -z "$shoal_why_emulation"])
 ])

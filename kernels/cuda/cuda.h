@@ -18,13 +18,6 @@
 extern "C" {
 #endif
 
-/* The emulated kernels get symbols of their own, because a test links both them and the GPU's. */
-#ifdef SHOAL_CUDA_EMULATION
-#define SHOAL_CUDA_SYMBOL(name) __asm__("shoal_emulated_" #name)
-#else
-#define SHOAL_CUDA_SYMBOL(name)
-#endif
-
 enum { SHOAL_CUDA_DTYPES = 2 }; /* SHOAL_F32 and SHOAL_BF16 index the registry */
 
 typedef struct shoal_cuda          shoal_cuda_t;
@@ -64,7 +57,7 @@ struct shoal_cuda {
 };
 
 /* Every slot: the kernels of this folder. */
-void shoal_cuda_fill_own(shoal_cuda_registry_t kernels) SHOAL_CUDA_SYMBOL(fill_own);
+void shoal_cuda_fill_own(shoal_cuda_registry_t kernels);
 
 /* Each overrides the slots it has a kernel for. Both only touch the libraries, not the GPU, when cuda->device is -1. */
 shoal_status_t shoal_cuda_fill_cublaslt(shoal_cuda_t *cuda);

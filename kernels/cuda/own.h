@@ -9,11 +9,9 @@
 extern "C" {
 #endif
 
-#define SHOAL_CUDA_RUN(name)                                                                                                  \
-    shoal_status_t shoal_cuda_##name(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *workspace) \
-        SHOAL_CUDA_SYMBOL(name)
-#define SHOAL_CUDA_WORKSPACE(name) \
-    size_t shoal_cuda_##name##_workspace(const shoal_cuda_t *cuda, const shoal_op_t *op) SHOAL_CUDA_SYMBOL(name##_workspace)
+#define SHOAL_CUDA_RUN(name) \
+    shoal_status_t shoal_cuda_##name(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *workspace)
+#define SHOAL_CUDA_WORKSPACE(name) size_t shoal_cuda_##name##_workspace(const shoal_cuda_t *cuda, const shoal_op_t *op)
 
 SHOAL_CUDA_RUN(embed);
 SHOAL_CUDA_RUN(embed_bwd);
@@ -44,10 +42,10 @@ SHOAL_CUDA_WORKSPACE(sum);
 SHOAL_CUDA_WORKSPACE(sumsq);
 
 /* Enqueues a fill with ordinary numbers, for measurements: noise.cu. */
-shoal_status_t shoal_cuda_noise(shoal_cuda_t *cuda, void *memory, size_t nbytes) SHOAL_CUDA_SYMBOL(noise);
+shoal_status_t shoal_cuda_noise(shoal_cuda_t *cuda, void *memory, size_t nbytes);
 
 /* Enqueues the store of a number to cuda->notes: note.cu. */
-shoal_status_t shoal_cuda_note(shoal_cuda_t *cuda, shoal_queue_t queue, int number) SHOAL_CUDA_SYMBOL(note);
+shoal_status_t shoal_cuda_note(shoal_cuda_t *cuda, shoal_queue_t queue, int number);
 
 #ifdef __cplusplus
 }
