@@ -120,7 +120,7 @@ extern const shoal_device_ops_t shoal_cuda_device_ops; /* builds with SHOAL_HAVE
 /* The backends of this build, ended by NULL: "cpu" is always there. */
 extern const shoal_device_ops_t *const shoal_device_backends[];
 
-/* Lets shoal_device_open find one more backend, by name only: the tests' emulated one. At most one. */
+/* Lets shoal_device_open find one more backend, by name only: the tests'. At most one. */
 void shoal_device_add(const shoal_device_ops_t *ops);
 
 /*
