@@ -16,11 +16,10 @@
 #include "runtime/near.h"
 #include "runtime/seat.h"
 #include "tests/capture.h"
-#include "tests/train_run.h"
 
 enum { MAX_GPUS = 4 };
 
-static char machine[1200], tokens[1200];
+static char machine[1200];
 
 /* ---- cores ---- */
 
@@ -125,75 +124,14 @@ static void test_sharers(void **state)
     assert_int_equal(shoal_seat_sharers(seats, 4, 3), 2);
 }
 
-/* A device and a transport that pass for a GPU's until the ranks compare what they got: nothing of them is used after that. */
-
-static shoal_device_ops_t    gpu_ops;
-static shoal_transport_ops_t queued_ops;
-
-static shoal_status_t open_gpu(const shoal_device_config_t *config, shoal_device_t **device_p)
-{
-    SHOAL_TRY(shoal_cpu_device_ops.open(config, device_p));
-    (*device_p)->ops = &gpu_ops;
-    return SHOAL_OK;
-}
-
-static void describe_gpu(shoal_device_t *device, shoal_device_info_t *info_p)
-{
-    (void)device;
-    *info_p = (shoal_device_info_t){.name = "one for all", .id = FIRST, .memory_nbytes = 1};
-}
-
-static shoal_status_t enqueue(shoal_comm_t *comm, const shoal_coll_t *coll, void *queue)
-{
-    (void)comm, (void)coll, (void)queue;
-    return SHOAL_ERR_UNSUPPORTED;
-}
-
-static void add_gpu(void)
-{
-    static const shoal_stream_ops_t streams;
-    const shoal_transport_ops_t    *host;
-    assert_int_equal(shoal_transport_find("auto", 2, false, &host), SHOAL_OK);
-    gpu_ops            = shoal_cpu_device_ops;
-    gpu_ops.name       = "shared";
-    gpu_ops.stream     = &streams;
-    gpu_ops.open       = open_gpu;
-    gpu_ops.info       = describe_gpu;
-    queued_ops         = *host;
-    queued_ops.name    = "nccl"; /* the name that a configuration may give it */
-    queued_ops.enqueue = enqueue;
-    shoal_device_add(&gpu_ops);
-    shoal_transport_add(&queued_ops);
-}
-
-static void test_run(void **state)
-{
-    (void)state;
-    static const char *const base[] = {"model.seq=16", "model.vocab=256", "model.layers=1", "model.d_model=32", "model.heads=2",
-                                       "model.head_dim=16", "model.ffn=64", tokens, NULL};
-    train_run_t run;
-    add_gpu();
-    train_run_device = "shared";
-    capture_begin();
-    int         code = train_run_with(2, base, &run, "run.steps=1");
-    const char *text = capture_end();
-    assert_int_equal(code, 2);
-    assert_contains(text, "ranks 0 and 1 of ");
-    assert_contains(text, "both got the GPU at " FIRST);
-    assert_null(strstr(strstr(text, "both got") + 1, "both got"));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_near_cores),
         cmocka_unit_test(test_move),
         cmocka_unit_test(test_sharers),
-        cmocka_unit_test(test_run),
     };
     const char *source = getenv("SHOAL_SRCDIR");
     snprintf(machine, sizeof(machine), "%s/tests/fixtures/two-sockets-four-gpus.xml", source != NULL ? source : ".");
-    snprintf(tokens, sizeof(tokens), "data.train=%s/tests/fixtures/tokens.bin", source != NULL ? source : ".");
-    unsetenv("SHOAL_SHARE_GPU");
     return cmocka_run_group_tests_name("seat", tests, NULL, NULL);
 }

@@ -142,6 +142,10 @@ static void test_refusals(void **state)
     assert_contains(fail_with(2, 1, "devices=0", ""), "no CUDA-capable device is detected");
     assert_contains(fail_with(2, 1, "capability=75,name=Tesla T4", ""), "GPU 0, Tesla T4, has compute capability 7.5; 8.0 is the oldest");
     assert_contains(fail_with(2, 3, "devices=2", ""), "local rank 2 has no GPU: this node shows 2");
+    const char *text = fail_with(2, 2, "devices=1", "");
+    assert_contains(text, "ranks 0 and 1 of ");
+    assert_contains(text, "both got the GPU at 0000:");
+    assert_null(strstr(strstr(text, "both got") + 1, "both got"));
 }
 
 /* In a process of its own: a device takes 1 MiB, and there is no more. */
