@@ -138,8 +138,9 @@ static shoal_status_t make_bf16(mpi_transport_t *t)
     return from_mpi(MPI_Op_create(add_bf16, 1, &t->bf16_sum), "making the bf16 sum");
 }
 
-static shoal_status_t mpi_open(const shoal_peers_t *peers, shoal_transport_t **transport_p)
+static shoal_status_t mpi_open(const shoal_peers_t *peers, const shoal_transport_config_t *config, shoal_transport_t **transport_p)
 {
+    (void)config;
     mpi_transport_t *t = calloc(1, sizeof(*t));
     if (t == NULL) {
         return SHOAL_ERR_NO_MEMORY;
@@ -175,19 +176,18 @@ static size_t mpi_staging_nbytes(const shoal_coll_t *coll, int size)
     return is_small(coll) && size > 1 ? coll->n * (size_t)size * shoal_dtype_nbytes(coll->dtype) : 0;
 }
 
-static shoal_status_t mpi_comm_create(shoal_transport_t *transport, const int *ranks, int size, int tag, void *staging,
-                                      size_t staging_nbytes, shoal_comm_t **comm_p)
+static shoal_status_t mpi_comm_create(shoal_transport_t *transport, const shoal_group_t *group, shoal_comm_t **comm_p)
 {
     mpi_transport_t *t    = transport_of(transport);
     mpi_comm_t      *comm = calloc(1, sizeof(*comm));
-    MPI_Group        world, group;
+    MPI_Group        world, members;
     if (comm == NULL) {
         return SHOAL_ERR_NO_MEMORY;
     }
     MPI_Comm_group(MPI_COMM_WORLD, &world);
-    MPI_Group_incl(world, size, ranks, &group);
-    shoal_status_t status = from_mpi(MPI_Comm_create_group(MPI_COMM_WORLD, group, tag, &comm->mpi), "making a communicator");
-    MPI_Group_free(&group);
+    MPI_Group_incl(world, group->size, group->ranks, &members);
+    shoal_status_t status = from_mpi(MPI_Comm_create_group(MPI_COMM_WORLD, members, group->tag, &comm->mpi), "making a communicator");
+    MPI_Group_free(&members);
     MPI_Group_free(&world);
     if (status != SHOAL_OK || comm->mpi == MPI_COMM_NULL) {
         free(comm);
@@ -196,9 +196,9 @@ static shoal_status_t mpi_comm_create(shoal_transport_t *transport, const int *r
     MPI_Comm_set_errhandler(comm->mpi, MPI_ERRORS_RETURN);
     MPI_Comm_rank(comm->mpi, &comm->self);
     comm->base.transport = transport;
-    comm->size           = size;
-    comm->staging        = staging;
-    comm->staging_nbytes = staging_nbytes;
+    comm->size           = group->size;
+    comm->staging        = group->staging;
+    comm->staging_nbytes = group->staging_nbytes;
     comm->request        = MPI_REQUEST_NULL;
     comm->next           = t->comms;
     t->comms             = comm;

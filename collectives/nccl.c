@@ -18,9 +18,6 @@
 
 enum { MAX_COMMS = 16, NAP_US = 100 };
 
-/* Until all members have come, and until a collective's first use has set up its connections. */
-static const double patience_ms = 120e3;
-
 typedef struct {
     shoal_comm_t base;
     ncclComm_t   nccl;
@@ -28,10 +25,11 @@ typedef struct {
 } nccl_comm_t;
 
 typedef struct {
-    shoal_transport_t    base;
-    const shoal_peers_t *peers;
-    nccl_comm_t         *comms[MAX_COMMS]; /* NULL where one was destroyed */
-    bool                 failed;           /* communicators can only be aborted */
+    shoal_transport_t        base;
+    const shoal_peers_t     *peers;
+    shoal_transport_config_t config;
+    nccl_comm_t             *comms[MAX_COMMS]; /* NULL where one was destroyed */
+    bool                     failed;           /* communicators can only be aborted */
 } nccl_transport_t;
 
 static nccl_transport_t *nccl_of(shoal_transport_t *transport)
@@ -62,9 +60,9 @@ static shoal_status_t settle(nccl_transport_t *transport, nccl_comm_t *comm, con
         if (state == ncclSuccess) {
             return SHOAL_OK;
         }
-        if (shoal_ms_since(start) > patience_ms) {
+        if (shoal_ms_since(start) * 1e-3 > transport->config.patience_s) {
             transport->failed = true;
-            shoal_error("nccl: %s: waited %.0f s for the other ranks", call, patience_ms * 1e-3);
+            shoal_error("nccl: %s: waited %.0f s for the other ranks", call, transport->config.patience_s);
             return SHOAL_ERR_PEER;
         }
         usleep(NAP_US);
@@ -92,7 +90,7 @@ static void pose_as_a_host(int rank)
     }
 }
 
-static shoal_status_t nccl_open(const shoal_peers_t *peers, shoal_transport_t **transport_p)
+static shoal_status_t nccl_open(const shoal_peers_t *peers, const shoal_transport_config_t *config, shoal_transport_t **transport_p)
 {
     nccl_transport_t *transport = calloc(1, sizeof(*transport));
     if (transport == NULL) {
@@ -101,6 +99,7 @@ static shoal_status_t nccl_open(const shoal_peers_t *peers, shoal_transport_t **
     }
     transport->base.ops = &shoal_transport_nccl;
     transport->peers    = peers;
+    transport->config   = *config;
     pose_as_a_host(peers->rank);
     *transport_p        = &transport->base;
     return SHOAL_OK;
@@ -137,34 +136,46 @@ static shoal_status_t agree_on_id(nccl_transport_t *transport, const int *ranks,
     return status;
 }
 
-static shoal_status_t init_rank(nccl_transport_t *transport, nccl_comm_t *comm, const int *ranks, int tag)
+/* What is left undefined NCCL chooses, or takes from its own environment variables. */
+static void configure(const nccl_transport_t *transport, shoal_comm_use_t use, ncclConfig_t *config)
+{
+    static const int policies[] = {[SHOAL_CTA_DEFAULT]    = NCCL_CTA_POLICY_DEFAULT,
+                                   [SHOAL_CTA_EFFICIENCY] = NCCL_CTA_POLICY_EFFICIENCY,
+                                   [SHOAL_CTA_ZERO]       = NCCL_CTA_POLICY_ZERO};
+    if (transport->config.max_ctas[use] > 0) {
+        config->maxCTAs = transport->config.max_ctas[use];
+    }
+    if (use == SHOAL_COMM_GATHER && transport->config.gather_policy != SHOAL_CTA_AUTO) {
+        config->CTAPolicy = policies[transport->config.gather_policy];
+    }
+}
+
+static shoal_status_t init_rank(nccl_transport_t *transport, nccl_comm_t *comm, const shoal_group_t *group)
 {
     char         name[32];
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     int          rank   = 0;
-    SHOAL_TRY(agree_on_id(transport, ranks, &id));
-    while (ranks[rank] != transport->peers->rank) {
+    SHOAL_TRY(agree_on_id(transport, group->ranks, &id));
+    while (group->ranks[rank] != transport->peers->rank) {
         rank++;
     }
-    snprintf(name, sizeof(name), "shoal.%d", tag);
+    snprintf(name, sizeof(name), "shoal.%d", group->tag);
     config.blocking = 0;
     config.commName = name;
+    configure(transport, group->use, &config);
     SHOAL_TRY(check(transport, ncclCommInitRankConfig(&comm->nccl, comm->size, id, rank, &config), NULL, "ncclCommInitRankConfig"));
     return settle(transport, comm, "ncclCommInitRankConfig");
 }
 
-static shoal_status_t nccl_comm_create(shoal_transport_t *base, const int *ranks, int size, int tag, void *staging, size_t staging_nbytes,
-                                       shoal_comm_t **comm_p)
+static shoal_status_t nccl_comm_create(shoal_transport_t *base, const shoal_group_t *group, shoal_comm_t **comm_p)
 {
-    (void)staging;
-    (void)staging_nbytes;
     nccl_transport_t *transport = nccl_of(base);
     int               slot      = 0;
     while (slot < MAX_COMMS && transport->comms[slot] != NULL) {
         slot++;
     }
-    if (size != transport->peers->size || slot == MAX_COMMS) {
+    if (group->size != transport->peers->size || slot == MAX_COMMS) {
         shoal_error("nccl: groups are of all ranks, and at most %d", MAX_COMMS);
         return SHOAL_ERR_UNSUPPORTED;
     }
@@ -174,8 +185,8 @@ static shoal_status_t nccl_comm_create(shoal_transport_t *base, const int *ranks
         return SHOAL_ERR_NO_MEMORY;
     }
     comm->base.transport  = base;
-    comm->size            = size;
-    shoal_status_t status = init_rank(transport, comm, ranks, tag);
+    comm->size            = group->size;
+    shoal_status_t status = init_rank(transport, comm, group);
     if (status != SHOAL_OK) {
         if (comm->nccl != NULL) {
             ncclCommAbort(comm->nccl);

@@ -18,8 +18,9 @@ typedef struct {
     int               event_fd;
 } self_transport_t;
 
-static shoal_status_t self_open(const shoal_peers_t *peers, shoal_transport_t **transport_p)
+static shoal_status_t self_open(const shoal_peers_t *peers, const shoal_transport_config_t *config, shoal_transport_t **transport_p)
 {
+    (void)config;
     if (peers->size != 1) {
         shoal_error("transport \"self\" serves one rank, not %d", peers->size);
         return SHOAL_ERR_CONFIG;
@@ -52,13 +53,9 @@ static size_t self_staging_nbytes(const shoal_coll_t *coll, int size)
     return 0;
 }
 
-static shoal_status_t self_comm_create(shoal_transport_t *transport, const int *ranks, int size, int tag, void *staging,
-                                       size_t staging_nbytes, shoal_comm_t **comm_p)
+static shoal_status_t self_comm_create(shoal_transport_t *transport, const shoal_group_t *group, shoal_comm_t **comm_p)
 {
-    (void)tag;
-    (void)staging;
-    (void)staging_nbytes;
-    if (size != 1 || ranks[0] != 0) {
+    if (group->size != 1 || group->ranks[0] != 0) {
         return SHOAL_ERR_INVALID;
     }
     shoal_comm_t *comm = calloc(1, sizeof(*comm));

@@ -14,7 +14,7 @@
  * Threads: after open, one thread at a time calls into a transport (the executor's progress thread, once it runs).
  * `wake` alone may be called from any thread at any time.
  * Memory: a comm allocates nothing once created. Staging space is the caller's: staging_nbytes says how much a collective
- * needs, comm_create takes a region that is large enough for the largest, so that the plan counts it.
+ * needs, a group brings a region that is large enough for the largest, so that the plan counts it.
  * Numerics: reduce_scatter and all_reduce add in fp32 whatever the wire type, in an order that depends only on the group's
  * size, on n and on how its ranks lie on hosts: the same inputs give the same bits, and all_reduce gives the same bits on
  * every rank. bf16 sums round once within a host and in small groups; around a ring of hosts partial sums travel as bf16
@@ -45,6 +45,33 @@ typedef struct {
     void *context;
 } shoal_peers_t;
 
+/* What a group is for: a transport may give the two communication lanes of a step different shares of a GPU. */
+typedef enum { SHOAL_COMM_ANY, SHOAL_COMM_GATHER, SHOAL_COMM_REDUCE, SHOAL_COMM_USES } shoal_comm_use_t;
+
+/* NCCL's ways to choose thread blocks (CTAs). AUTO: it chooses. */
+typedef enum { SHOAL_CTA_AUTO, SHOAL_CTA_DEFAULT, SHOAL_CTA_EFFICIENCY, SHOAL_CTA_ZERO } shoal_cta_policy_t;
+
+/* What the user may say about a transport. All but patience_s is NCCL's: the others use no GPU's multiprocessors, and ignore it. */
+typedef struct {
+    double             patience_s; /* until all members have come, and until a collective's first use has set up its connections */
+    int                max_ctas[SHOAL_COMM_USES]; /* of a group's collectives; 0: the library chooses */
+    shoal_cta_policy_t gather_policy;             /* of groups for SHOAL_COMM_GATHER */
+} shoal_transport_config_t;
+
+/*
+ * A group: ranks[0 .. size-1] are ranks of the job, this one among them; position in the list is rank in the group. All members
+ * pass the same list, use and tag (0 .. 255, unique per group). The list is copied; the staging region stays the caller's and
+ * outlives the comm, and may be NULL when no collective needs any.
+ */
+typedef struct {
+    const int       *ranks;
+    int              size;
+    int              tag;
+    shoal_comm_use_t use;
+    void            *staging;
+    size_t           staging_nbytes;
+} shoal_group_t;
+
 typedef enum { SHOAL_COLL_ALL_GATHER, SHOAL_COLL_REDUCE_SCATTER, SHOAL_COLL_ALL_REDUCE } shoal_coll_kind_t;
 
 /*
@@ -62,17 +89,13 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    shoal_status_t (*open)(const shoal_peers_t *peers, shoal_transport_t **transport_p);
+    /* The configuration is copied. */
+    shoal_status_t (*open)(const shoal_peers_t *peers, const shoal_transport_config_t *config, shoal_transport_t **transport_p);
     void (*close)(shoal_transport_t *transport);
     /* Staging bytes that this collective needs in a group of `size`. Pure: needs no instance, `plan` calls it. */
     size_t (*staging_nbytes)(const shoal_coll_t *coll, int size);
-    /*
-     * A group: ranks[0 .. size-1] are ranks of the job, this one among them; position in the list is rank in the group.
-     * Collective over the members, who pass the same list and the same `tag` (0 .. 255, unique per group).
-     * The staging region stays the caller's and outlives the comm; it may be NULL when no collective needs any.
-     */
-    shoal_status_t (*comm_create)(shoal_transport_t *transport, const int *ranks, int size, int tag, void *staging,
-                                  size_t staging_nbytes, shoal_comm_t **comm_p);
+    /* Collective over the group's members. */
+    shoal_status_t (*comm_create)(shoal_transport_t *transport, const shoal_group_t *group, shoal_comm_t **comm_p);
     void (*comm_destroy)(shoal_comm_t *comm);
     /* Queue: what the device calls it (kernels/device.h, `native`). NULL slot: the transport works on host memory. */
     shoal_status_t (*enqueue)(shoal_comm_t *comm, const shoal_coll_t *coll, void *queue);

@@ -111,8 +111,9 @@ static shoal_status_t open_paths(shoal_ucx_transport_t *t)
 
 static void ucx_close(shoal_transport_t *transport);
 
-static shoal_status_t ucx_open(const shoal_peers_t *peers, shoal_transport_t **transport_p)
+static shoal_status_t ucx_open(const shoal_peers_t *peers, const shoal_transport_config_t *config, shoal_transport_t **transport_p)
 {
+    (void)config;
     shoal_ucx_transport_t *t = calloc(1, sizeof(*t));
     if (t == NULL) {
         return SHOAL_ERR_NO_MEMORY;

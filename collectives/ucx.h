@@ -138,8 +138,7 @@ static inline shoal_ucx_transport_t *shoal_ucx_of(shoal_transport_t *base)
 }
 
 /* ucx_comm.c: making and unmaking groups, as transport.h says. */
-shoal_status_t shoal_ucx_comm_create(shoal_transport_t *transport, const int *ranks, int size, int tag, void *staging,
-                                     size_t staging_nbytes, shoal_comm_t **comm_p);
+shoal_status_t shoal_ucx_comm_create(shoal_transport_t *transport, const shoal_group_t *group, shoal_comm_t **comm_p);
 void           shoal_ucx_comm_destroy(shoal_comm_t *base);
 /* Frees the memory of a comm that is in no list any more. */
 void shoal_ucx_comm_free(shoal_ucx_comm_t *comm);

@@ -156,26 +156,25 @@ static shoal_status_t alloc_comm(const int *ranks, int size, shoal_ucx_comm_t **
     return SHOAL_OK;
 }
 
-shoal_status_t shoal_ucx_comm_create(shoal_transport_t *transport, const int *ranks, int size, int tag, void *staging,
-                                      size_t staging_nbytes, shoal_comm_t **comm_p)
+shoal_status_t shoal_ucx_comm_create(shoal_transport_t *transport, const shoal_group_t *group, shoal_comm_t **comm_p)
 {
     shoal_ucx_transport_t  *t    = shoal_ucx_of(transport);
     shoal_ucx_comm_t *comm = NULL;
     int               self = -1;
-    for (int m = 0; m < size; m++) {
-        self = ranks[m] == t->peers.rank ? m : self;
+    for (int m = 0; m < group->size; m++) {
+        self = group->ranks[m] == t->peers.rank ? m : self;
     }
-    if (self < 0 || tag < 0 || tag >= SHOAL_HOST_NTAGS) {
-        shoal_error("comm %d of %d ranks: rank %d is no member, or the tag is out of range", tag, size, t->peers.rank);
+    if (self < 0 || group->tag < 0 || group->tag >= SHOAL_HOST_NTAGS) {
+        shoal_error("comm %d of %d ranks: rank %d is no member, or the tag is out of range", group->tag, group->size, t->peers.rank);
         return SHOAL_ERR_INVALID;
     }
-    SHOAL_TRY(alloc_comm(ranks, size, &comm));
+    SHOAL_TRY(alloc_comm(group->ranks, group->size, &comm));
     comm->base.transport  = transport;
-    comm->size            = size;
+    comm->size            = group->size;
     comm->self            = self;
-    comm->tag             = tag;
-    comm->staging         = staging;
-    comm->staging_nbytes  = staging_nbytes;
+    comm->tag             = group->tag;
+    comm->staging         = group->staging;
+    comm->staging_nbytes  = group->staging_nbytes;
     comm->host            = t->host;
     comm->net             = t->net;
     shoal_status_t status = is_direct(t, comm) ? prepare_direct(t, comm) : prepare_net(t, comm);

@@ -80,9 +80,13 @@ static shoal_status_t create_comms(shoal_executor_t *executor)
         ranks[r] = r;
     }
     for (int lane = SHOAL_LANE_GATHER; lane <= SHOAL_LANE_REDUCE; lane++) {
-        char *staging = executor->config.region + step->staging_offset[lane];
-        SHOAL_TRY(transport->ops->comm_create(transport, ranks, step->nranks, lane, staging, step->staging_nbytes[lane],
-                                              &executor->comms[lane]));
+        shoal_group_t group = {.ranks          = ranks,
+                               .size           = step->nranks,
+                               .tag            = lane,
+                               .use            = lane == SHOAL_LANE_GATHER ? SHOAL_COMM_GATHER : SHOAL_COMM_REDUCE,
+                               .staging        = executor->config.region + step->staging_offset[lane],
+                               .staging_nbytes = step->staging_nbytes[lane]};
+        SHOAL_TRY(transport->ops->comm_create(transport, &group, &executor->comms[lane]));
     }
     return SHOAL_OK;
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "collectives/transport.h"
 #include "kernels/ops.h"
 
 typedef enum { SHOAL_POS_NONE, SHOAL_POS_LEARNED } shoal_pos_kind_t;
@@ -43,12 +44,14 @@ typedef struct {
 } shoal_batch_spec_t;
 
 typedef struct {
-    shoal_shard_t     shard;
-    size_t            tp;       /* ranks per tensor-parallel group; 1 in this version */
-    size_t            prefetch; /* units gathered ahead of use */
-    const char       *transport;
-    const char       *bootstrap;
-    shoal_recompute_t recompute;
+    shoal_shard_t      shard;
+    size_t             tp;       /* ranks per tensor-parallel group; 1 in this version */
+    size_t             prefetch; /* units gathered ahead of use */
+    const char        *transport;
+    const char        *bootstrap;
+    shoal_recompute_t  recompute;
+    size_t             gather_ctas, reduce_ctas; /* NCCL: thread blocks of a lane's collectives at most; 0: it chooses */
+    shoal_cta_policy_t gather_policy;
 } shoal_parallel_spec_t;
 
 typedef struct {

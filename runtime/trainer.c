@@ -76,6 +76,14 @@ shoal_device_config_t shoal_device_config(const shoal_spec_t *spec, int local_ra
                                    .untuned          = !spec->run.tune};
 }
 
+shoal_transport_config_t shoal_transport_config(const shoal_spec_t *spec)
+{
+    return (shoal_transport_config_t){.patience_s    = (double)spec->run.timeout_s,
+                                      .max_ctas      = {[SHOAL_COMM_GATHER] = (int)spec->parallel.gather_ctas,
+                                                        [SHOAL_COMM_REDUCE] = (int)spec->parallel.reduce_ctas},
+                                      .gather_policy = spec->parallel.gather_policy};
+}
+
 static shoal_status_t open_device(shoal_trainer_t *trainer)
 {
     const shoal_spec_t *spec = trainer->spec;
@@ -200,7 +208,8 @@ static shoal_status_t init_state(shoal_trainer_t *trainer)
 
 static shoal_status_t connect(shoal_trainer_t *trainer)
 {
-    SHOAL_TRY(trainer->transport_ops->open(&trainer->peers, &trainer->transport));
+    shoal_transport_config_t transport_config = shoal_transport_config(trainer->spec);
+    SHOAL_TRY(trainer->transport_ops->open(&trainer->peers, &transport_config, &trainer->transport));
     if (trainer->device->ops->stream != NULL && trainer->peers.size > 1) {
         SHOAL_TRY(shoal_board_open(trainer->bootstrap, &trainer->peers, &trainer->board));
     }

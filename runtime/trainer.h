@@ -49,6 +49,9 @@ shoal_status_t shoal_trainer_eval(shoal_trainer_t *trainer, double *loss_p);
 /* What a run's configuration asks of its device. */
 shoal_device_config_t shoal_device_config(const shoal_spec_t *spec, int local_rank, int nthreads);
 
+/* Likewise of its transport. */
+shoal_transport_config_t shoal_transport_config(const shoal_spec_t *spec);
+
 /* The worst status over the ranks: every rank passes its own and gets the same answer. */
 shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t status);
 

@@ -188,6 +188,8 @@ static size_t largest_staging(const shoal_bench_t *bench, const shoal_transport_
 
 /* ---- Transports ---- */
 
+enum { PATIENCE_S = 120 }; /* as the default of run.timeout_s */
+
 static shoal_status_t make_comm(const shoal_bench_t *bench, shoal_bench_transport_t *t)
 {
     int    size   = bench->bootstrap->size;
@@ -201,7 +203,8 @@ static shoal_status_t make_comm(const shoal_bench_t *bench, shoal_bench_transpor
     for (int r = 0; r < size; r++) {
         ranks[r] = r;
     }
-    shoal_status_t status = t->transport->ops->comm_create(t->transport, ranks, size, 0, t->staging, nbytes, &t->comm);
+    shoal_group_t  group  = {.ranks = ranks, .size = size, .staging = t->staging, .staging_nbytes = nbytes};
+    shoal_status_t status = t->transport->ops->comm_create(t->transport, &group, &t->comm);
     free(ranks);
     return status;
 }
@@ -210,7 +213,7 @@ static shoal_status_t add_transport(shoal_bench_t *bench, const shoal_transport_
 {
     shoal_bench_transport_t *t     = &bench->transports[bench->ntransports];
     shoal_peers_t            peers = shoal_bootstrap_peers(bench->bootstrap);
-    SHOAL_TRY(ops->open(&peers, &t->transport));
+    SHOAL_TRY(ops->open(&peers, &(shoal_transport_config_t){.patience_s = PATIENCE_S}, &t->transport));
     t->name = ops->name;
     bench->ntransports++;
     return make_comm(bench, t);

@@ -79,6 +79,10 @@ const shoal_key_t shoal_keys[] = {
     NAME(parallel, transport, CHOICES("auto", "self", "mpi", "ucx", "nccl"), "auto", "what collectives run on"),
     NAME(parallel, bootstrap, CHOICES("auto", "pmix", "mpi", "local"), "auto", "how ranks find each other"),
     ENUM(parallel, recompute, CHOICES("none", "selective", "full"), "none", "activations computed again in the backward pass"),
+    SIZE(parallel, gather_ctas, 0, 32, "0", "NCCL: largest number of thread blocks for gathers; 0: its choice"),
+    SIZE(parallel, reduce_ctas, 0, 32, "0", "NCCL: largest number of thread blocks for reductions; 0: its choice"),
+    ENUM(parallel, gather_policy, CHOICES("auto", "default", "efficiency", "zero"), "auto",
+         "NCCL: its CTA policy for gathers; auto: its choice"),
 
     {"optim.name", .offset = offsetof(shoal_spec_t, optim.kind), .type = SHOAL_KEY_ENUM,
      .choices = CHOICES("adamw", "adana", "dana-mk4", "dana-star", "dana-star-mk4"), .fallback = "dana-star-mk4",

@@ -78,9 +78,11 @@ bool shoal_key_group_exists(const char *group)
     return false;
 }
 
+/* An enum with a choice of that name has nothing open. */
 bool shoal_key_is_auto(const shoal_key_t *key)
 {
-    return key->type != SHOAL_KEY_STRING && key->fallback != NULL && strcmp(key->fallback, "auto") == 0;
+    bool choice = key->choices != NULL && strcmp(key->choices[0], "auto") == 0;
+    return key->type != SHOAL_KEY_STRING && !choice && key->fallback != NULL && strcmp(key->fallback, "auto") == 0;
 }
 
 /* Appends to text_p, cutting off what does not fit. */

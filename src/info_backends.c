@@ -43,7 +43,7 @@ static shoal_status_t show_transport(const shoal_transport_ops_t *ops)
 {
     shoal_peers_t      peers = {.rank = 0, .size = 1, .local_rank = 0, .local_size = 1, .exchange = exchange_alone};
     shoal_transport_t *transport;
-    shoal_status_t     status = ops->open(&peers, &transport);
+    shoal_status_t     status = ops->open(&peers, &(shoal_transport_config_t){.patience_s = 1}, &transport);
     if (status != SHOAL_OK) {
         printf("  %-12s cannot be opened: %s\n", ops->name, shoal_status_string(status));
         return status;

@@ -49,7 +49,7 @@ static world_t world_open(void)
     w.size = w.bootstrap->size;
     CHECK(shoal_transport_find(w.size == 1 && strcmp(transport_name, "mpi") != 0 ? "auto" : transport_name, w.size, false, &ops) == SHOAL_OK);
     shoal_peers_t peers = shoal_bootstrap_peers(w.bootstrap);
-    CHECK(ops->open(&peers, &w.transport) == SHOAL_OK);
+    CHECK(ops->open(&peers, &(shoal_transport_config_t){.patience_s = 30}, &w.transport) == SHOAL_OK);
     return w;
 }
 
@@ -128,7 +128,8 @@ static group_t group_create(world_t *w, const int *ranks, int size, int tag, siz
         g.ranks[i] = ranks[i];
         g.self     = ranks[i] == w->rank ? i : g.self;
     }
-    CHECK(w->transport->ops->comm_create(w->transport, ranks, size, tag, g.staging, g.staging_nbytes, &g.comm) == SHOAL_OK);
+    shoal_group_t group = {.ranks = ranks, .size = size, .tag = tag, .staging = g.staging, .staging_nbytes = g.staging_nbytes};
+    CHECK(w->transport->ops->comm_create(w->transport, &group, &g.comm) == SHOAL_OK);
     return g;
 }
 
