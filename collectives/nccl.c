@@ -5,6 +5,9 @@
  * whether it has met an error since.
  *
  * The wire type is the sum's type here: NCCL adds bf16 in bf16.
+ *
+ * On one host with a GPU per rank, memory is NCCL's and a symmetric window of each communicator, from and to which it moves data
+ * without copies of its own; gathers then need no multiprocessor at all (its zero CTA policy: the copy engines move them).
  */
 #include <nccl.h>
 #include <stdio.h>
@@ -21,6 +24,7 @@ enum { MAX_COMMS = 16, NAP_US = 100 };
 typedef struct {
     shoal_comm_t base;
     ncclComm_t   nccl;
+    ncclWindow_t window; /* NULL: none */
     int          size;
 } nccl_comm_t;
 
@@ -28,6 +32,7 @@ typedef struct {
     shoal_transport_t        base;
     const shoal_peers_t     *peers;
     shoal_transport_config_t config;
+    bool                     windows; /* to be registered */
     nccl_comm_t             *comms[MAX_COMMS]; /* NULL where one was destroyed */
     bool                     failed;           /* communicators can only be aborted */
 } nccl_transport_t;
@@ -69,6 +74,12 @@ static shoal_status_t settle(nccl_transport_t *transport, nccl_comm_t *comm, con
     }
 }
 
+static bool shares_gpu(void)
+{
+    const char *share = getenv("SHOAL_SHARE_GPU");
+    return share != NULL && strcmp(share, "1") == 0;
+}
+
 /*
  * NCCL refuses two ranks on one GPU, unless it takes them for ranks of different hosts; then they talk through sockets. For tests on a
  * machine with one GPU: SHOAL_SHARE_GPU=1. What the user has set stays.
@@ -78,9 +89,8 @@ static void pose_as_a_host(int rank)
     static const char *const settings[][2] = {{"NCCL_NET", "Socket"},      {"NCCL_SOCKET_IFNAME", "lo"},  {"NCCL_P2P_DISABLE", "1"},
                                               {"NCCL_SHM_DISABLE", "1"},   {"NCCL_NVLS_ENABLE", "0"},     {"NCCL_MNNVL_ENABLE", "0"},
                                               {"NCCL_IB_DISABLE", "1"}};
-    const char *share = getenv("SHOAL_SHARE_GPU");
-    char        name[32];
-    if (share == NULL || strcmp(share, "1") != 0) {
+    char name[32];
+    if (!shares_gpu()) {
         return;
     }
     snprintf(name, sizeof(name), "shoal-rank-%d", rank);
@@ -88,6 +98,11 @@ static void pose_as_a_host(int rank)
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
         setenv(settings[i][0], settings[i][1], 0);
     }
+}
+
+static bool wants_windows(const shoal_peers_t *peers, shoal_windows_t windows)
+{
+    return windows == SHOAL_WINDOWS_ON || (windows == SHOAL_WINDOWS_AUTO && peers->local_size == peers->size && !shares_gpu());
 }
 
 static shoal_status_t nccl_open(const shoal_peers_t *peers, const shoal_transport_config_t *config, shoal_transport_t **transport_p)
@@ -100,6 +115,7 @@ static shoal_status_t nccl_open(const shoal_peers_t *peers, const shoal_transpor
     transport->base.ops = &shoal_transport_nccl;
     transport->peers    = peers;
     transport->config   = *config;
+    transport->windows  = wants_windows(peers, config->windows);
     pose_as_a_host(peers->rank);
     *transport_p        = &transport->base;
     return SHOAL_OK;
@@ -142,11 +158,15 @@ static void configure(const nccl_transport_t *transport, shoal_comm_use_t use, n
     static const int policies[] = {[SHOAL_CTA_DEFAULT]    = NCCL_CTA_POLICY_DEFAULT,
                                    [SHOAL_CTA_EFFICIENCY] = NCCL_CTA_POLICY_EFFICIENCY,
                                    [SHOAL_CTA_ZERO]       = NCCL_CTA_POLICY_ZERO};
+    shoal_cta_policy_t policy = transport->config.gather_policy;
+    if (policy == SHOAL_CTA_AUTO && transport->windows) {
+        policy = SHOAL_CTA_ZERO;
+    }
     if (transport->config.max_ctas[use] > 0) {
         config->maxCTAs = transport->config.max_ctas[use];
     }
-    if (use == SHOAL_COMM_GATHER && transport->config.gather_policy != SHOAL_CTA_AUTO) {
-        config->CTAPolicy = policies[transport->config.gather_policy];
+    if (use == SHOAL_COMM_GATHER && policy != SHOAL_CTA_AUTO) {
+        config->CTAPolicy = policies[policy];
     }
 }
 
@@ -199,12 +219,22 @@ static shoal_status_t nccl_comm_create(shoal_transport_t *base, const shoal_grou
     return SHOAL_OK;
 }
 
+static void drop_window(nccl_transport_t *transport, nccl_comm_t *comm)
+{
+    if (check(transport, ncclCommWindowDeregister(comm->nccl, comm->window), comm->nccl, "ncclCommWindowDeregister") == SHOAL_OK) {
+        settle(transport, comm, "ncclCommWindowDeregister");
+    }
+}
+
 static void nccl_comm_destroy(shoal_comm_t *base)
 {
     nccl_comm_t      *comm      = (nccl_comm_t *)base;
     nccl_transport_t *transport = nccl_of(base->transport);
     for (int slot = 0; slot < MAX_COMMS; slot++) {
         transport->comms[slot] = transport->comms[slot] == comm ? NULL : transport->comms[slot];
+    }
+    if (!transport->failed && comm->window != NULL) {
+        drop_window(transport, comm);
     }
     if (transport->failed) {
         ncclCommAbort(comm->nccl);
@@ -214,6 +244,47 @@ static void nccl_comm_destroy(shoal_comm_t *base)
         ncclCommAbort(comm->nccl);
     }
     free(comm);
+}
+
+/*
+ * NCCL rounds the size up to the granularity of the GPU's physical memory, 2 MiB, or of multicast objects, which may be 512 MiB, as
+ * its version will have it; the plan does not count that. Its only word for want of memory is that CUDA refused.
+ */
+static shoal_status_t nccl_alloc(shoal_transport_t *base, size_t nbytes, void **memory_p)
+{
+    size_t       unused, total;
+    ncclResult_t result = ncclMemAlloc(memory_p, nbytes);
+    if (result == ncclUnhandledCudaError && cudaMemGetInfo(&unused, &total) == cudaSuccess) {
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    return check(nccl_of(base), result, NULL, "ncclMemAlloc");
+}
+
+static void nccl_free(shoal_transport_t *base, void *memory)
+{
+    check(nccl_of(base), ncclMemFree(memory), NULL, "ncclMemFree");
+}
+
+/* A window that NCCL cannot make, because GPUs do not reach each other's memory, it answers with NULL. */
+static shoal_status_t nccl_attach(shoal_comm_t *base, void *memory, size_t nbytes)
+{
+    nccl_comm_t      *comm      = (nccl_comm_t *)base;
+    nccl_transport_t *transport = nccl_of(base->transport);
+    if (!transport->windows) {
+        return SHOAL_OK;
+    }
+    ncclResult_t result = ncclCommWindowRegister(comm->nccl, memory, nbytes, &comm->window, NCCL_WIN_COLL_SYMMETRIC);
+    SHOAL_TRY(check(transport, result, comm->nccl, "ncclCommWindowRegister"));
+    SHOAL_TRY(settle(transport, comm, "ncclCommWindowRegister"));
+    if (comm->window != NULL) {
+        return SHOAL_OK;
+    }
+    if (transport->config.windows == SHOAL_WINDOWS_ON) {
+        shoal_error("nccl: no symmetric windows between these GPUs; parallel.windows = auto does without");
+        return SHOAL_ERR_CONFIG;
+    }
+    shoal_info("nccl: no symmetric windows between these GPUs: collectives go through NCCL's own buffers");
+    return SHOAL_OK;
 }
 
 static shoal_status_t nccl_enqueue(shoal_comm_t *base, const shoal_coll_t *coll, void *queue)
@@ -286,6 +357,9 @@ const shoal_transport_ops_t shoal_transport_nccl = {
     .staging_nbytes = nccl_staging_nbytes,
     .comm_create    = nccl_comm_create,
     .comm_destroy   = nccl_comm_destroy,
+    .alloc          = nccl_alloc,
+    .free           = nccl_free,
+    .attach         = nccl_attach,
     .enqueue        = nccl_enqueue,
     .start          = nccl_start,
     .test           = nccl_test,

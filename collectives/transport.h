@@ -48,14 +48,18 @@ typedef struct {
 /* What a group is for: a transport may give the two communication lanes of a step different shares of a GPU. */
 typedef enum { SHOAL_COMM_ANY, SHOAL_COMM_GATHER, SHOAL_COMM_REDUCE, SHOAL_COMM_USES } shoal_comm_use_t;
 
-/* NCCL's ways to choose thread blocks (CTAs). AUTO: it chooses. */
+/* NCCL's ways to choose thread blocks (CTAs). AUTO: ZERO where windows are asked for, else it chooses. */
 typedef enum { SHOAL_CTA_AUTO, SHOAL_CTA_DEFAULT, SHOAL_CTA_EFFICIENCY, SHOAL_CTA_ZERO } shoal_cta_policy_t;
+
+/* Whether groups register memory with their members (`attach`). AUTO: if all ranks are on one host, a GPU each. */
+typedef enum { SHOAL_WINDOWS_AUTO, SHOAL_WINDOWS_OFF, SHOAL_WINDOWS_ON } shoal_windows_t;
 
 /* What the user may say about a transport. All but patience_s is NCCL's: the others use no GPU's multiprocessors, and ignore it. */
 typedef struct {
     double             patience_s; /* until all members have come, and until a collective's first use has set up its connections */
     int                max_ctas[SHOAL_COMM_USES]; /* of a group's collectives; 0: the library chooses */
     shoal_cta_policy_t gather_policy;             /* of groups for SHOAL_COMM_GATHER */
+    shoal_windows_t    windows;
 } shoal_transport_config_t;
 
 /*
@@ -97,6 +101,19 @@ typedef struct {
     /* Collective over the group's members. */
     shoal_status_t (*comm_create)(shoal_transport_t *transport, const shoal_group_t *group, shoal_comm_t **comm_p);
     void (*comm_destroy)(shoal_comm_t *comm);
+    /*
+     * Memory of this rank's device in the form that the transport moves best; free it after the comms that it is attached to, before
+     * close. SHOAL_ERR_NO_MEMORY is not logged: the device knows what it has left (kernels/device.h, `say_full`).
+     * NULL slots: the device's own memory is as good.
+     */
+    shoal_status_t (*alloc)(shoal_transport_t *transport, size_t nbytes, void **memory_p);
+    void (*free)(shoal_transport_t *transport, void *memory);
+    /*
+     * Tells a group of the memory from `alloc` that its collectives will work on; once per comm. Collective over the members, who pass
+     * the same size and will use the same offsets. What it gains is speed: a group that has no use for it says so in the log, and
+     * SHOAL_OK, unless the user insists (SHOAL_WINDOWS_ON: SHOAL_ERR_CONFIG). NULL slot: nothing to gain.
+     */
+    shoal_status_t (*attach)(shoal_comm_t *comm, void *memory, size_t nbytes);
     /* Queue: what the device calls it (kernels/device.h, `native`). NULL slot: the transport works on host memory. */
     shoal_status_t (*enqueue)(shoal_comm_t *comm, const shoal_coll_t *coll, void *queue);
     shoal_status_t (*start)(shoal_comm_t *comm, const shoal_coll_t *coll);

@@ -53,6 +53,8 @@ typedef struct {
     /* Host memory from which copies to the device are fast and asynchronous. */
     shoal_status_t (*alloc_host)(shoal_device_t *device, size_t nbytes, void **memory_p);
     void (*free_host)(shoal_device_t *device, void *memory);
+    /* Says in the log that nbytes cannot be had, and what can: for those who allocate this device's memory beside `alloc`. */
+    void (*say_full)(shoal_device_t *device, size_t nbytes);
     /* Enqueues a copy from such memory, which must stay as it is until the stream has got there. */
     shoal_status_t (*enqueue_upload)(shoal_device_t *device, void *to, const void *from_host, size_t nbytes);
     /* Time stamps: marks 0 .. count - 1; `between` is for two that synchronize has waited for. */

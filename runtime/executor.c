@@ -87,6 +87,9 @@ static shoal_status_t create_comms(shoal_executor_t *executor)
                                .staging        = executor->config.region + step->staging_offset[lane],
                                .staging_nbytes = step->staging_nbytes[lane]};
         SHOAL_TRY(transport->ops->comm_create(transport, &group, &executor->comms[lane]));
+        if (transport->ops->attach != NULL) {
+            SHOAL_TRY(transport->ops->attach(executor->comms[lane], executor->config.region, step->total_nbytes));
+        }
     }
     return SHOAL_OK;
 }

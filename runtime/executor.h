@@ -30,7 +30,7 @@ typedef struct {
     shoal_transport_t *transport;
     const char       (*hosts)[64]; /* (nranks): to name peers; may be NULL */
     shoal_board_t     *board;      /* devices with a stream: likewise; may be NULL */
-    char              *region;     /* of the device, step->total_nbytes */
+    char              *region;     /* of the device, step->total_nbytes; by the transport's `alloc`, where it has one */
     size_t             timeout_s;
     shoal_fetch_fn_t   fetch;
     void              *fetch_context;

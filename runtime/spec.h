@@ -52,6 +52,7 @@ typedef struct {
     shoal_recompute_t  recompute;
     size_t             gather_ctas, reduce_ctas; /* NCCL: thread blocks of a lane's collectives at most; 0: it chooses */
     shoal_cta_policy_t gather_policy;
+    shoal_windows_t    windows;
 } shoal_parallel_spec_t;
 
 typedef struct {

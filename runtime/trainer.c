@@ -81,7 +81,8 @@ shoal_transport_config_t shoal_transport_config(const shoal_spec_t *spec)
     return (shoal_transport_config_t){.patience_s    = (double)spec->run.timeout_s,
                                       .max_ctas      = {[SHOAL_COMM_GATHER] = (int)spec->parallel.gather_ctas,
                                                         [SHOAL_COMM_REDUCE] = (int)spec->parallel.reduce_ctas},
-                                      .gather_policy = spec->parallel.gather_policy};
+                                      .gather_policy = spec->parallel.gather_policy,
+                                      .windows       = spec->parallel.windows};
 }
 
 static shoal_status_t open_device(shoal_trainer_t *trainer)
@@ -136,12 +137,50 @@ static shoal_status_t assemble(shoal_trainer_t *trainer)
     const shoal_spec_t *spec = trainer->spec;
     SHOAL_TRY(shoal_step_create(spec, trainer->peers.size, trainer->peers.rank, trainer->device, trainer->transport_ops, &trainer->step));
     SHOAL_TRY(open_data(trainer));
-    SHOAL_TRY(check_fit(trainer));
-    void *region;
-    SHOAL_TRY(trainer->device->ops->alloc(trainer->device, trainer->step.total_nbytes, &region));
-    trainer->region      = region;
-    trainer->used_nbytes = trainer->step.total_nbytes;
-    return SHOAL_OK;
+    return check_fit(trainer);
+}
+
+/* The transport goes first where it has a wish: collectives work on this memory. */
+static shoal_status_t alloc_region(shoal_trainer_t *trainer)
+{
+    size_t          nbytes = trainer->step.total_nbytes;
+    void           *region = NULL;
+    shoal_status_t  status;
+    shoal_device_t *device = trainer->device;
+    if (trainer->transport_ops->alloc == NULL) {
+        status = device->ops->alloc(device, nbytes, &region);
+    } else {
+        status = trainer->transport_ops->alloc(trainer->transport, nbytes, &region);
+        if (status == SHOAL_ERR_NO_MEMORY) {
+            device->ops->stream->say_full(device, nbytes);
+        }
+    }
+    if (status == SHOAL_ERR_NO_MEMORY) {
+        shoal_error("%zu bytes is what the plan gives a rank; see `shoal plan`", nbytes);
+    }
+    if (status == SHOAL_OK) {
+        trainer->region      = region;
+        trainer->used_nbytes = nbytes;
+    }
+    return status;
+}
+
+/* Memory of the transport's goes before it; the device's after it, for until then a broken transport may write there. */
+static void close_transport(shoal_trainer_t *trainer)
+{
+    if (trainer->region != NULL && trainer->transport_ops->free != NULL) {
+        trainer->transport_ops->free(trainer->transport, trainer->region);
+        trainer->region = NULL;
+    }
+    trainer->transport_ops->close(trainer->transport);
+}
+
+/* Opening is collective: the ranks have agreed before that all of them come here. */
+static shoal_status_t open_transport(shoal_trainer_t *trainer)
+{
+    shoal_transport_config_t config = shoal_transport_config(trainer->spec);
+    SHOAL_TRY(trainer->transport_ops->open(&trainer->peers, &config, &trainer->transport));
+    return alloc_region(trainer);
 }
 
 /* The address of a state buffer. */
@@ -208,8 +247,6 @@ static shoal_status_t init_state(shoal_trainer_t *trainer)
 
 static shoal_status_t connect(shoal_trainer_t *trainer)
 {
-    shoal_transport_config_t transport_config = shoal_transport_config(trainer->spec);
-    SHOAL_TRY(trainer->transport_ops->open(&trainer->peers, &transport_config, &trainer->transport));
     if (trainer->device->ops->stream != NULL && trainer->peers.size > 1) {
         SHOAL_TRY(shoal_board_open(trainer->bootstrap, &trainer->peers, &trainer->board));
     }
@@ -241,6 +278,8 @@ shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t 
         status = assemble(trainer_p);
     }
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
+    status = open_transport(trainer_p);
+    SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
     status = init_state(trainer_p);
     if (status == SHOAL_OK) {
         status = connect(trainer_p);
@@ -253,7 +292,7 @@ void shoal_trainer_destroy(shoal_trainer_t *trainer)
     shoal_executor_destroy(trainer->executor);
     shoal_board_close(trainer->board);
     if (trainer->transport != NULL) {
-        trainer->transport_ops->close(trainer->transport);
+        close_transport(trainer);
     }
     if (trainer->region != NULL) {
         trainer->device->ops->free(trainer->device, trainer->region, trainer->step.total_nbytes);

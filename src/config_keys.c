@@ -82,7 +82,9 @@ const shoal_key_t shoal_keys[] = {
     SIZE(parallel, gather_ctas, 0, 32, "0", "NCCL: largest number of thread blocks for gathers; 0: its choice"),
     SIZE(parallel, reduce_ctas, 0, 32, "0", "NCCL: largest number of thread blocks for reductions; 0: its choice"),
     ENUM(parallel, gather_policy, CHOICES("auto", "default", "efficiency", "zero"), "auto",
-         "NCCL: its CTA policy for gathers; auto: its choice"),
+         "NCCL: its CTA policy for gathers; auto: zero where windows are asked for, else its choice"),
+    ENUM(parallel, windows, CHOICES("auto", "off", "on"), "auto",
+         "NCCL: register memory as symmetric windows; auto: if all ranks are on one host, a GPU each"),
 
     {"optim.name", .offset = offsetof(shoal_spec_t, optim.kind), .type = SHOAL_KEY_ENUM,
      .choices = CHOICES("adamw", "adana", "dana-mk4", "dana-star", "dana-star-mk4"), .fallback = "dana-star-mk4",

@@ -193,14 +193,11 @@ static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
 static shoal_status_t cuda_alloc(shoal_device_t *device, size_t nbytes, void **memory_p)
 {
     shoal_cuda_t *cuda = shoal_cuda_of(device);
-    size_t        unused = 0, total = 0;
     SHOAL_CUDA_TRY(cudaSetDevice(cuda->device));
     cudaError_t error = cudaMalloc(memory_p, nbytes > 0 ? nbytes : 1);
     if (error == cudaErrorMemoryAllocation) {
         cudaGetLastError(); /* this one is not sticky: forget it */
-        cudaMemGetInfo(&unused, &total);
-        shoal_error("cuda: cannot allocate %zu bytes (%.2f GiB) on GPU %d: %zu of its %zu bytes are free", nbytes, (double)nbytes * 0x1p-30,
-                    cuda->device, unused, total);
+        shoal_cuda_stream_ops.say_full(device, nbytes);
         return SHOAL_ERR_NO_MEMORY;
     }
     return shoal_cuda_check(error, "cudaMalloc");

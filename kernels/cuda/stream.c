@@ -23,6 +23,14 @@ static void free_host(shoal_device_t *device, void *memory)
     cudaFreeHost(memory);
 }
 
+static void say_full(shoal_device_t *device, size_t nbytes)
+{
+    size_t unused = 0, total = 0;
+    cudaMemGetInfo(&unused, &total);
+    shoal_error("cuda: cannot allocate %zu bytes (%.2f GiB) on GPU %d: %zu of its %zu bytes are free", nbytes, (double)nbytes * 0x1p-30,
+                shoal_cuda_of(device)->device, unused, total);
+}
+
 static shoal_status_t enqueue_upload(shoal_device_t *device, void *to, const void *from_host, size_t nbytes)
 {
     SHOAL_CUDA_TRY(cudaMemcpyAsync(to, from_host, nbytes, cudaMemcpyHostToDevice, shoal_cuda_of(device)->stream));
@@ -209,6 +217,7 @@ static void recording_free(shoal_recording_t *recording)
 const shoal_stream_ops_t shoal_cuda_stream_ops = {
     .alloc_host     = alloc_host,
     .free_host      = free_host,
+    .say_full       = say_full,
     .enqueue_upload = enqueue_upload,
     .reserve_marks  = reserve_marks,
     .mark           = mark,
