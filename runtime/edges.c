@@ -255,3 +255,39 @@ shoal_status_t shoal_program_check(const shoal_program_t *program)
     free(clocks);
     return status;
 }
+
+/* Of a lane's collectives that are not certain to be done, the next one waits for the fewest compute ops: it alone decides. */
+static void mark_overlaps(const shoal_program_t *program, const sync_clock_t *clocks, int lane, int32_t *at, uint8_t *lanes_p)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < program->nnodes; i++) {
+        if ((int)program->nodes[i].lane == lane) {
+            at[n++] = i;
+        }
+    }
+    for (int32_t i = 0; i < program->nnodes; i++) {
+        int32_t next = clocks[i].done[lane];
+        if (program->nodes[i].lane == SHOAL_LANE_COMPUTE && next < n && !ordered(program, clocks, i, at[next])) {
+            lanes_p[i] |= (uint8_t)(1u << lane);
+        }
+    }
+}
+
+shoal_status_t shoal_program_overlaps(const shoal_program_t *program, uint8_t *lanes_p)
+{
+    size_t         room   = (size_t)program->nnodes + 1;
+    sync_clock_t  *clocks = calloc(room, sizeof(*clocks));
+    int32_t       *at     = calloc(room, sizeof(*at));
+    shoal_status_t status = clocks != NULL && at != NULL ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
+    if (status == SHOAL_OK) {
+        rebuild_clocks(program, clocks);
+        memset(lanes_p, 0, (size_t)program->nnodes);
+        mark_overlaps(program, clocks, SHOAL_LANE_GATHER, at, lanes_p);
+        mark_overlaps(program, clocks, SHOAL_LANE_REDUCE, at, lanes_p);
+    } else {
+        shoal_error("no memory to see which ops overlap");
+    }
+    free(clocks);
+    free(at);
+    return status;
+}

@@ -144,6 +144,12 @@ shoal_status_t shoal_program_plan(shoal_program_t *program);
  */
 shoal_status_t shoal_program_check(const shoal_program_t *program);
 
+/*
+ * Which communication lanes may be at work while a compute op runs: 1 << lane for every lane with a collective that neither must be
+ * done before the op starts nor must wait for its end. lanes_p (nnodes), 0 for ops of other lanes. SHOAL_ERR_NO_MEMORY.
+ */
+shoal_status_t shoal_program_overlaps(const shoal_program_t *program, uint8_t *lanes_p);
+
 /* Which arguments an op reads and writes, as bits. */
 void shoal_op_access(const shoal_op_t *op, uint32_t *reads_p, uint32_t *writes_p);
 

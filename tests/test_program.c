@@ -85,7 +85,28 @@ static bool same_space(const shoal_program_t *program, shoal_buffer_id_t a, shoa
     return a == b || !(x->offset + x->nbytes <= y->offset || y->offset + y->nbytes <= x->offset);
 }
 
-static void check_random(int nops)
+/* Beside which lanes a compute op may run, by definition: some op of the lane that reaches it neither way. */
+static void check_overlaps(const shoal_program_t *program, const unsigned char *reach, int counts[2])
+{
+    int32_t  n     = program->nnodes;
+    uint8_t *lanes = malloc((size_t)n);
+    assert_int_equal(shoal_program_overlaps(program, lanes), SHOAL_OK);
+    for (int32_t i = 0; i < n; i++) {
+        uint8_t want = 0;
+        for (int32_t j = 0; j < n && program->nodes[i].lane == SHOAL_LANE_COMPUTE; j++) {
+            int  lane      = program->nodes[j].lane;
+            bool collective = lane == SHOAL_LANE_GATHER || lane == SHOAL_LANE_REDUCE;
+            if (collective && !reach[i * n + j] && !reach[j * n + i]) {
+                want |= (uint8_t)(1u << lane);
+            }
+        }
+        assert_int_equal(lanes[i], want);
+        counts[want != 0]++;
+    }
+    free(lanes);
+}
+
+static void check_random(int nops, int overlaps[2])
 {
     shoal_program_t program;
     emit_random(&program, nops);
@@ -107,6 +128,7 @@ static void check_random(int nops)
             assert_true(!live_together || !same_space(&program, a, b));
         }
     }
+    check_overlaps(&program, reach, overlaps);
     free(reach);
     shoal_program_free(&program);
 }
@@ -117,9 +139,36 @@ static void test_random_programs(void **state)
     (void)state;
     random_stream = shoal_rng_stream(seed != NULL ? strtoull(seed, NULL, 10) : 1, "test_program");
     print_message("SHOAL_TEST_SEED=%s\n", seed != NULL ? seed : "1");
+    int overlaps[2] = {0, 0}; /* ops that run alone, ops beside which a collective may run */
     for (int i = 0; i < 200; i++) {
-        check_random(1 + (int)draw(80));
+        check_random(1 + (int)draw(80), overlaps);
     }
+    assert_true(overlaps[0] > 100 && overlaps[1] > 100);
+}
+
+/* A gather ahead of its use runs beside the op before that, a reduction beside the ops behind its gradient until one needs the sum. */
+static void test_overlaps(void **state)
+{
+    static const uint8_t want[] = {0, 0, 1 << SHOAL_LANE_GATHER, 0, 0, 1 << SHOAL_LANE_REDUCE, 0};
+    shoal_program_t      program;
+    uint8_t              lanes[7];
+    (void)state;
+    shoal_program_init(&program, NULL, 0);
+    shoal_buffer_id_t shard0 = arena(&program, 8), shard1 = arena(&program, 8), first = arena(&program, 8), second = arena(&program, 8);
+    shoal_buffer_id_t x = arena(&program, 8), gradient = arena(&program, 8), sum = arena(&program, 8), y = arena(&program, 8);
+    emit_copy(&program, SHOAL_LANE_GATHER, shard0, first);
+    emit_copy(&program, SHOAL_LANE_GATHER, shard1, second);
+    emit_copy(&program, SHOAL_LANE_COMPUTE, first, x);
+    emit_copy(&program, SHOAL_LANE_COMPUTE, second, gradient);
+    emit_copy(&program, SHOAL_LANE_REDUCE, gradient, sum);
+    emit_copy(&program, SHOAL_LANE_COMPUTE, x, y);
+    emit_copy(&program, SHOAL_LANE_COMPUTE, sum, shard0);
+    shoal_program_hold(&program, shard1); /* else x would take its space, and wait for the second gather */
+    shoal_program_hold(&program, gradient);
+    assert_int_equal(shoal_program_plan(&program), SHOAL_OK);
+    assert_int_equal(shoal_program_overlaps(&program, lanes), SHOAL_OK);
+    assert_memory_equal(lanes, want, sizeof(want));
+    shoal_program_free(&program);
 }
 
 /* A damaged plan must not pass the check: drop one wait that matters. */
@@ -278,8 +327,13 @@ static void test_shards_hold_the_same_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_programs), cmocka_unit_test(test_check_sees_a_missing_edge), cmocka_unit_test(test_chain_reuses_space),
-        cmocka_unit_test(test_hold),            cmocka_unit_test(test_edges_are_few),             cmocka_unit_test(test_unit_layout),
+        cmocka_unit_test(test_random_programs),
+        cmocka_unit_test(test_overlaps),
+        cmocka_unit_test(test_check_sees_a_missing_edge),
+        cmocka_unit_test(test_chain_reuses_space),
+        cmocka_unit_test(test_hold),
+        cmocka_unit_test(test_edges_are_few),
+        cmocka_unit_test(test_unit_layout),
         cmocka_unit_test(test_shards_hold_the_same_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
