@@ -74,6 +74,11 @@ typedef struct {
     void (*forget_notes)(shoal_device_t *device);
     /* What the device's own libraries call this queue: a cudaStream_t. For transports that enqueue (collectives/transport.h). */
     void *(*native)(shoal_device_t *device, shoal_queue_t queue);
+    /*
+     * Ops run from here on leave this many multiprocessors to other queues, as far as their kernels can be told; until the next call,
+     * and 0 at first. SHOAL_ERR_CONFIG when the device has not twice as many.
+     */
+    shoal_status_t (*leave_room)(shoal_device_t *device, int multiprocessors);
     /* SHOAL_OK when everything on the compute queue is done, else SHOAL_IN_PROGRESS or an error. */
     shoal_status_t (*poll)(shoal_device_t *device);
     /*

@@ -79,6 +79,9 @@ static void test_key(void **state)
     op.matmul.alpha           = 0.5f; /* given when it runs: the same algorithm serves */
     shoal_cublaslt_key_t same = shoal_cublaslt_key(&op, true);
     assert_memory_equal(&other, &same, sizeof(same));
+    other.multiprocessors = 116;
+    shoal_cublaslt_key_format(&other, text);
+    assert_string_equal(text, "16384x7168x1792 ld 1792,1792,7168 ntbf+a@116");
 }
 
 static void test_round_trip(void **state)
@@ -106,6 +109,23 @@ static void test_round_trip(void **state)
     assert_false(file_holds(path, &second));
 }
 
+/* What is the fastest on some of the multiprocessors is another record than what is on all of them. */
+static void test_multiprocessors(void **state)
+{
+    (void)state;
+    const char             *path = "cublaslt";
+    shoal_cublaslt_record_t all  = make_record(0, 130100, "NVIDIA H200"), some = make_record(3, 130100, "NVIDIA H200"), fewer;
+    some.key                     = all.key;
+    some.key.multiprocessors     = 116;
+    fewer                        = some;
+    fewer.key.multiprocessors    = 100;
+    save(path, &all);
+    save(path, &some);
+    assert_true(file_holds(path, &all));
+    assert_true(file_holds(path, &some));
+    assert_false(file_holds(path, &fewer));
+}
+
 /* A record in the middle of three is damaged in every byte in turn: it is ignored, the others are not. */
 static void test_damage(void **state)
 {
@@ -115,6 +135,7 @@ static void test_damage(void **state)
     shoal_cublaslt_record_t records[3];
     for (size_t i = 0; i < 3; i++) {
         records[i] = make_record(i, 130100, "NVIDIA H200");
+        records[i].key.multiprocessors = i == 1 ? 116 : 0;
         save(path, &records[i]);
     }
     FILE  *file   = fopen(path, "rb");
@@ -346,6 +367,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_key),
         cmocka_unit_test_setup_teardown(test_round_trip, enter_directory, leave_directory),
+        cmocka_unit_test_setup_teardown(test_multiprocessors, enter_directory, leave_directory),
         cmocka_unit_test_setup_teardown(test_damage, enter_directory, leave_directory),
         cmocka_unit_test_setup_teardown(test_unwritable, enter_directory, leave_directory),
         cmocka_unit_test_setup_teardown(test_writers, enter_directory, leave_directory),

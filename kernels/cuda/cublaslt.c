@@ -106,7 +106,7 @@ static bool operands_aligned(const shoal_op_t *op, void *const *args)
 
 static size_t hash(const shoal_cublaslt_key_t *key)
 {
-    const uint64_t words[] = {key->m, key->n, key->k, key->lda, key->ldb, key->ldy, key->flags};
+    const uint64_t words[] = {key->m, key->n, key->k, key->lda, key->ldb, key->ldy, key->flags, key->multiprocessors};
     uint64_t       sum     = 0;
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         sum = (sum ^ words[i]) * 0x9e3779b97f4a7c15u;
@@ -159,6 +159,7 @@ static shoal_status_t describe(plan_t *plan)
     cublasOperation_t           left     = trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t           right    = trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasLtEpilogue_t          epilogue = CUBLASLT_EPILOGUE_BIAS;
+    int32_t                     target   = (int32_t)key->multiprocessors;
 
     TRY(cublasLtMatmulDescInit(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), key);
     TRY(cublasLtMatmulDescSetAttribute(&plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &left, sizeof(left)), key);
@@ -166,6 +167,9 @@ static shoal_status_t describe(plan_t *plan)
     if ((key->flags & SHOAL_CUBLASLT_BIAS) != 0) {
         TRY(cublasLtMatmulDescSetAttribute(&plan->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)), key);
         TRY(cublasLtMatmulDescSetAttribute(&plan->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof(type)), key);
+    }
+    if (target != 0) {
+        TRY(cublasLtMatmulDescSetAttribute(&plan->desc, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &target, sizeof(target)), key);
     }
     /* As they lie in memory, column-major. */
     TRY(cublasLtMatrixLayoutInit(&plan->left, type, trans_b ? key->k : key->n, trans_b ? key->n : key->k, (int64_t)key->ldb), key);
@@ -236,10 +240,18 @@ static shoal_status_t list_candidates(const shoal_cuda_cublaslt_t *lt, plan_t *p
     return SHOAL_OK;
 }
 
+/* For the multiprocessors that are the op's now. Their number is a wish; workspace and operands are as for all of them. */
+static shoal_cublaslt_key_t key_of(const shoal_cuda_t *cuda, const shoal_op_t *op, bool bias)
+{
+    shoal_cublaslt_key_t key = shoal_cublaslt_key(op, bias);
+    key.multiprocessors      = cuda->room > 0 ? (uint64_t)(cuda->multiprocessors - cuda->room) : 0;
+    return key;
+}
+
 int shoal_cublaslt_candidate_count(shoal_cuda_t *cuda, const shoal_op_t *op, bool bias)
 {
     candidate_t          candidates[CANDIDATES];
-    shoal_cublaslt_key_t key   = shoal_cublaslt_key(op, bias);
+    shoal_cublaslt_key_t key   = key_of(cuda, op, bias);
     plan_t               plan  = {.key = key, .workspace_nbytes = workspace_for(&key)};
     const void          *some  = (const void *)(uintptr_t)WORKSPACE_ALIGNMENT; /* an address, which nobody reads */
     int                  count = 0;
@@ -474,7 +486,7 @@ static shoal_status_t find_plan(shoal_cuda_t *cuda, const shoal_cublaslt_key_t *
 
 static shoal_status_t cublaslt_matmul(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *workspace)
 {
-    shoal_cublaslt_key_t key  = shoal_cublaslt_key(op, args[2] != NULL);
+    shoal_cublaslt_key_t key  = key_of(cuda, op, args[2] != NULL);
     operands_t           x    = gather(op, args, workspace);
     plan_t              *plan = NULL;
     if (!operands_aligned(op, args)) {

@@ -33,12 +33,16 @@ enum {
 typedef struct {
     uint64_t m, n, k, lda, ldb, ldy;
     uint64_t flags; /* SHOAL_CUBLASLT_... */
+    uint64_t multiprocessors; /* that it is to spread over, and no more; 0: all */
 } shoal_cublaslt_key_t;
 
-/* Without SHOAL_CUBLASLT_UNALIGNED, which is not the op's to know. */
+/* For all multiprocessors, and without SHOAL_CUBLASLT_UNALIGNED: neither is the op's to know. */
 shoal_cublaslt_key_t shoal_cublaslt_key(const shoal_op_t *op, bool bias);
 
-/* "16384x7168x1792 ld 1792,1792,7168 ntbb--": m x n x k, lda, ldb, ldy, then the flags in their order, '-' or 'n' or 'f' where not set. */
+/*
+ * "16384x7168x1792 ld 1792,1792,7168 ntbb--": m x n x k, lda, ldb, ldy, then the flags in their order, '-' or 'n' or 'f' where not set;
+ * "ntbb--@116" for 116 multiprocessors.
+ */
 enum { SHOAL_CUBLASLT_KEY_TEXT = 160 };
 void shoal_cublaslt_key_format(const shoal_cublaslt_key_t *key, char text_p[SHOAL_CUBLASLT_KEY_TEXT]);
 
@@ -73,7 +77,7 @@ void shoal_cublaslt_records_read(const char *path, bool warn, shoal_cublaslt_rec
  */
 bool shoal_cublaslt_records_save(const char *path, const shoal_cublaslt_records_t *fresh);
 
-/* How many algorithms cuBLASLt offers for this op if its operands are aligned; needs a GPU. */
+/* How many algorithms cuBLASLt offers for this op, with the room that it leaves now, if its operands are aligned; needs a GPU. */
 int shoal_cublaslt_candidate_count(shoal_cuda_t *cuda, const shoal_op_t *op, bool bias);
 
 #ifdef __cplusplus

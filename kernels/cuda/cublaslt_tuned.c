@@ -20,7 +20,7 @@ static const struct {
     {SHOAL_CUBLASLT_TRANS_A, 't', 'n'}, {SHOAL_CUBLASLT_TRANS_B, 't', 'n'}, {SHOAL_CUBLASLT_A_BF16, 'b', 'f'},
     {SHOAL_CUBLASLT_Y_BF16, 'b', 'f'},  {SHOAL_CUBLASLT_BIAS, '+', '-'},    {SHOAL_CUBLASLT_ACCUMULATE, 'a', '-'},
 };
-enum { LETTERS = sizeof(letters) / sizeof(letters[0]), LINE_NBYTES = 1024 };
+enum { LETTERS = sizeof(letters) / sizeof(letters[0]), LINE_NBYTES = 1024, FLAGS_NBYTES = 32 };
 
 static const char header[] = "# shoal: the fastest cuBLASLt algorithm per matmul, library version and GPU. Safe to delete.\n";
 
@@ -42,15 +42,18 @@ shoal_cublaslt_key_t shoal_cublaslt_key(const shoal_op_t *op, bool bias)
 
 void shoal_cublaslt_key_format(const shoal_cublaslt_key_t *key, char text_p[SHOAL_CUBLASLT_KEY_TEXT])
 {
-    char flags[LETTERS + 1] = "";
+    char flags[FLAGS_NBYTES] = "";
     for (int i = 0; i < LETTERS; i++) {
         flags[i] = (key->flags & letters[i].flag) != 0 ? letters[i].set : letters[i].unset;
+    }
+    if (key->multiprocessors != 0) {
+        snprintf(flags + LETTERS, sizeof(flags) - LETTERS, "@%" PRIu64, key->multiprocessors);
     }
     snprintf(text_p, SHOAL_CUBLASLT_KEY_TEXT, "%" PRIu64 "x%" PRIu64 "x%" PRIu64 " ld %" PRIu64 ",%" PRIu64 ",%" PRIu64 " %s", key->m,
              key->n, key->k, key->lda, key->ldb, key->ldy, flags);
 }
 
-static bool parse_flags(const char *text, uint64_t *flags_p)
+static bool parse_flags(const char *text, shoal_cublaslt_key_t *key)
 {
     uint64_t flags = 0;
     for (int i = 0; i < LETTERS; i++) {
@@ -59,8 +62,8 @@ static bool parse_flags(const char *text, uint64_t *flags_p)
         }
         flags |= text[i] == letters[i].set ? letters[i].flag : 0;
     }
-    *flags_p = flags;
-    return text[LETTERS] == '\0';
+    key->flags = flags;
+    return text[LETTERS] == '\0' || (text[LETTERS] == '@' && (key->multiprocessors = strtoull(text + LETTERS + 1, NULL, 10)) != 0);
 }
 
 /* FNV-1a. */
@@ -91,13 +94,13 @@ static bool parse_record(const char *line, shoal_cublaslt_record_t *record_p)
 {
     shoal_cublaslt_record_t record = {.version = 0};
     shoal_cublaslt_key_t   *key    = &record.key;
-    char                    flags[LETTERS + 2], algo[8 * 16 + 1], again[LINE_NBYTES];
+    char                    flags[FLAGS_NBYTES], algo[8 * 16 + 1], again[LINE_NBYTES];
     int                     fields = sscanf(line,
                                             "%" SCNu64 "x%" SCNu64 "x%" SCNu64 " ld %" SCNu64 ",%" SCNu64 ",%" SCNu64
-                                            " %7s %" SCNu64 " %127[^\t] %128[0-9a-f] %lf",
+                                            " %31s %" SCNu64 " %127[^\t] %128[0-9a-f] %lf",
                                             &key->m, &key->n, &key->k, &key->lda, &key->ldb, &key->ldy, flags, &record.version,
                                             record.gpu, algo, &record.us);
-    if (fields != 11 || strlen(algo) != 8 * 16 || !parse_flags(flags, &key->flags)) {
+    if (fields != 11 || strlen(algo) != 8 * 16 || !parse_flags(flags, key)) {
         return false;
     }
     for (int i = 0; i < 8; i++) {

@@ -41,6 +41,7 @@ struct shoal_cuda {
     int                    device;          /* CUDA's ordinal; -1: no GPU here, the instance can only plan */
     char                   name[80];
     int                    multiprocessors;
+    int                    room;            /* multiprocessors that matmuls leave to other queues now: leave_room */
     int                    capability;      /* 90 for sm_90 */
     bool                   deterministic;
     bool                   tune;            /* time the candidates for a matmul, rather than take the first */

@@ -158,6 +158,18 @@ static void *native(shoal_device_t *device, shoal_queue_t queue)
     return shoal_cuda_of(device)->queues[queue];
 }
 
+static shoal_status_t leave_room(shoal_device_t *device, int multiprocessors)
+{
+    shoal_cuda_t *cuda = shoal_cuda_of(device);
+    if (multiprocessors < 0 || 2 * multiprocessors > cuda->multiprocessors) {
+        shoal_error("cuda: %d of the GPU's %d multiprocessors cannot be left to collectives: half is the most", multiprocessors,
+                    cuda->multiprocessors);
+        return SHOAL_ERR_CONFIG;
+    }
+    cuda->room = multiprocessors;
+    return SHOAL_OK;
+}
+
 static shoal_status_t poll(shoal_device_t *device)
 {
     cudaError_t error = cudaStreamQuery(shoal_cuda_of(device)->stream);
@@ -229,6 +241,7 @@ const shoal_stream_ops_t shoal_cuda_stream_ops = {
     .last_note      = last_note,
     .forget_notes   = forget_notes,
     .native         = native,
+    .leave_room     = leave_room,
     .poll           = poll,
     .record_begin   = record_begin,
     .record_end     = record_end,
