@@ -361,6 +361,7 @@ const shoal_transport_ops_t shoal_transport_nccl = {
     .free           = nccl_free,
     .attach         = nccl_attach,
     .enqueue        = nccl_enqueue,
+    .uses_multiprocessors = true,
     .start          = nccl_start,
     .test           = nccl_test,
     .progress       = nccl_progress,

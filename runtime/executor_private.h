@@ -18,10 +18,11 @@ typedef struct {
     void *(*args)[SHOAL_OP_MAX_ARGS];  /* (nnodes) */
     int32_t         *lanes[SHOAL_LANE_COUNT]; /* node indices in lane order */
     shoal_op_times_t times;
-    /* Of a device with a stream: page-locked tokens and targets, where each FETCH op's begin, waits, the recorded program, runs so far. */
+    /* Of a device with a stream: page-locked tokens and targets, where each FETCH op's begin, waits, room, the recorded program, runs so far. */
     int32_t           *staging;
     size_t            *staging_first; /* (nnodes) */
     uint8_t           *awaited; /* (nnodes) the communication lane that a compute op waits for, or 0 */
+    uint16_t          *room; /* (nnodes) multiprocessors that a compute op leaves to collectives; NULL: none ever */
     shoal_recording_t *recording;
     int                runs;
 } shoal_bound_t;

@@ -75,6 +75,34 @@ static uint8_t awaited_lane(const shoal_program_t *program, const shoal_node_t *
     return lane;
 }
 
+/* What each op leaves to the collectives beside it. The device is asked now whether it can leave that much. */
+static shoal_status_t plan_room(const shoal_executor_t *executor, shoal_bound_t *bound)
+{
+    const shoal_stream_ops_t *stream = executor->config.device->ops->stream;
+    const int                *leave  = executor->config.leave;
+    int32_t                   nnodes = bound->program->nnodes;
+    if (leave[SHOAL_LANE_GATHER] + leave[SHOAL_LANE_REDUCE] == 0) {
+        return SHOAL_OK;
+    }
+    SHOAL_TRY(stream->leave_room(executor->config.device, leave[SHOAL_LANE_GATHER] + leave[SHOAL_LANE_REDUCE]));
+    SHOAL_TRY(stream->leave_room(executor->config.device, 0));
+    uint8_t *lanes = calloc((size_t)nnodes + 1, sizeof(*lanes));
+    bound->room    = calloc((size_t)nnodes + 1, sizeof(*bound->room));
+    if (lanes == NULL || bound->room == NULL) {
+        free(lanes);
+        shoal_error("no memory for the executor's tables");
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    shoal_status_t status = shoal_program_overlaps(bound->program, lanes);
+    for (int32_t i = 0; i < nnodes; i++) {
+        for (int lane = SHOAL_LANE_GATHER; lane <= SHOAL_LANE_REDUCE; lane++) {
+            bound->room[i] = (uint16_t)(bound->room[i] + ((lanes[i] >> lane) & 1) * leave[lane]);
+        }
+    }
+    free(lanes);
+    return status;
+}
+
 shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_bound_t *bound)
 {
     shoal_device_t           *device  = executor->config.device;
@@ -95,6 +123,7 @@ shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_boun
         }
         bound->awaited[i] = awaited_lane(program, &program->nodes[i]);
     }
+    SHOAL_TRY(plan_room(executor, bound));
     SHOAL_TRY(stream->alloc_host(device, nelem * sizeof(int32_t), &staging));
     bound->staging = staging;
     SHOAL_TRY(stream->reserve_marks(device, before_op(program->nnodes)));
@@ -106,6 +135,7 @@ void shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bou
     const shoal_stream_ops_t *stream = executor->config.device->ops->stream;
     free(bound->staging_first);
     free(bound->awaited);
+    free(bound->room);
     if (bound->staging != NULL) {
         stream->free_host(executor->config.device, bound->staging);
     }
@@ -149,6 +179,20 @@ static shoal_status_t enqueue_fetch(shoal_executor_t *executor, const shoal_boun
     return device->ops->stream->enqueue_upload(device, bound->args[i][1], staged(bound, i) + op->fetch.N, nbytes);
 }
 
+static shoal_status_t enqueue_compute(shoal_executor_t *executor, const shoal_bound_t *bound, int32_t i)
+{
+    shoal_device_t   *device    = executor->config.device;
+    const shoal_op_t *op        = &bound->program->nodes[i].op;
+    void             *workspace = executor->config.region + executor->step->workspace_offset;
+    if (op->kind == SHOAL_OP_FETCH) {
+        return enqueue_fetch(executor, bound, i);
+    }
+    if (bound->room != NULL) {
+        SHOAL_TRY(device->ops->stream->leave_room(device, bound->room[i]));
+    }
+    return device->ops->run(device, op, bound->args[i], workspace);
+}
+
 static shoal_status_t enqueue_collective(shoal_executor_t *executor, const shoal_bound_t *bound, int32_t i)
 {
     shoal_device_t           *device = executor->config.device;
@@ -187,9 +231,7 @@ static shoal_status_t enqueue_node(shoal_executor_t *executor, const shoal_bound
         if (begins_layer(bound->program, i)) {
             SHOAL_TRY(stream->note(device, SHOAL_QUEUE_COMPUTE, i));
         }
-        void *workspace = executor->config.region + executor->step->workspace_offset;
-        SHOAL_TRY(node->op.kind == SHOAL_OP_FETCH ? enqueue_fetch(executor, bound, i)
-                                                   : device->ops->run(device, &node->op, bound->args[i], workspace));
+        SHOAL_TRY(enqueue_compute(executor, bound, i));
     }
     return node->signals ? stream->signal(device, queue_of(node), i) : SHOAL_OK;
 }
@@ -255,6 +297,9 @@ static shoal_status_t enqueue(shoal_executor_t *executor, const shoal_bound_t *b
     }
     if (!optimizer) {
         SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_OPTIMIZER));
+    }
+    if (bound->room != NULL) {
+        SHOAL_TRY(stream->leave_room(device, 0));
     }
     SHOAL_TRY(join_queues(executor, program));
     return stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_END);

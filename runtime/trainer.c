@@ -247,6 +247,8 @@ static shoal_status_t init_state(shoal_trainer_t *trainer)
 
 static shoal_status_t connect(shoal_trainer_t *trainer)
 {
+    shoal_transport_config_t asked  = shoal_transport_config(trainer->spec);
+    bool                     shared = trainer->transport_ops->uses_multiprocessors;
     if (trainer->device->ops->stream != NULL && trainer->peers.size > 1) {
         SHOAL_TRY(shoal_board_open(trainer->bootstrap, &trainer->peers, &trainer->board));
     }
@@ -260,6 +262,8 @@ static shoal_status_t connect(shoal_trainer_t *trainer)
         .fetch         = fetch,
         .fetch_context = trainer,
         .replay         = trainer->spec->run.graph,
+        .leave          = {[SHOAL_LANE_GATHER] = shared ? asked.max_ctas[SHOAL_COMM_GATHER] : 0,
+                           [SHOAL_LANE_REDUCE] = shared ? asked.max_ctas[SHOAL_COMM_REDUCE] : 0},
         .check_every_op = trainer->spec->run.check_ops,
     };
     return shoal_executor_create(&trainer->step, &config, &trainer->executor);
