@@ -47,4 +47,19 @@ SHOAL_INLINE shoal_bf16_t shoal_f32_to_bf16(float f)
     return (shoal_bf16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
+/* An element of a buffer of fp32 or bf16, where convenience counts and not speed. */
+static inline float shoal_element_get(shoal_dtype_t dtype, const void *buffer, size_t i)
+{
+    return dtype == SHOAL_F32 ? ((const float *)buffer)[i] : shoal_bf16_to_f32(((const shoal_bf16_t *)buffer)[i]);
+}
+
+static inline void shoal_element_put(shoal_dtype_t dtype, void *buffer, size_t i, float value)
+{
+    if (dtype == SHOAL_F32) {
+        ((float *)buffer)[i] = value;
+    } else {
+        ((shoal_bf16_t *)buffer)[i] = shoal_f32_to_bf16(value);
+    }
+}
+
 #endif

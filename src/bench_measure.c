@@ -42,20 +42,6 @@ static float expected_value(const shoal_coll_t *coll, int rank, int size, size_t
     return sum;
 }
 
-static void put(shoal_dtype_t dtype, void *buffer, size_t i, float value)
-{
-    if (dtype == SHOAL_F32) {
-        ((float *)buffer)[i] = value;
-    } else {
-        ((shoal_bf16_t *)buffer)[i] = shoal_f32_to_bf16(value);
-    }
-}
-
-static float get(shoal_dtype_t dtype, const void *buffer, size_t i)
-{
-    return dtype == SHOAL_F32 ? ((const float *)buffer)[i] : shoal_bf16_to_f32(((const shoal_bf16_t *)buffer)[i]);
-}
-
 /* Runs a collective to its end, the way the executor's progress thread does. */
 static shoal_status_t run(const shoal_bench_t *bench, const shoal_bench_transport_t *t, const shoal_coll_t *coll)
 {
@@ -82,10 +68,10 @@ static void fill(const shoal_bench_t *bench, const shoal_coll_t *coll)
 {
     void *source = coll->kind == SHOAL_COLL_ALL_REDUCE ? bench->recv : bench->send;
     for (size_t i = 0; i < send_elements(coll, bench->bootstrap->size); i++) {
-        put(coll->dtype, source, i, exact_value((size_t)bench->bootstrap->rank, i));
+        shoal_element_put(coll->dtype, source, i, exact_value((size_t)bench->bootstrap->rank, i));
     }
     for (size_t i = 0; coll->kind != SHOAL_COLL_ALL_REDUCE && i < recv_elements(coll, bench->bootstrap->size); i++) {
-        put(coll->dtype, bench->recv, i, -1.0f);
+        shoal_element_put(coll->dtype, bench->recv, i, -1.0f);
     }
 }
 
@@ -94,7 +80,7 @@ static long count_wrong(const shoal_bench_t *bench, const shoal_coll_t *coll)
     const shoal_bootstrap_t *b      = bench->bootstrap;
     long                     nwrong = 0;
     for (size_t i = 0; i < recv_elements(coll, b->size); i++) {
-        nwrong += !(get(coll->dtype, bench->recv, i) == expected_value(coll, b->rank, b->size, i));
+        nwrong += !(shoal_element_get(coll->dtype, bench->recv, i) == expected_value(coll, b->rank, b->size, i));
     }
     return nwrong;
 }

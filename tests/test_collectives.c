@@ -78,20 +78,6 @@ static void guarded_free(void *at, size_t nbytes)
     free((char *)at - GUARD_NBYTES);
 }
 
-static void put(shoal_dtype_t dtype, void *buffer, size_t i, float value)
-{
-    if (dtype == SHOAL_F32) {
-        ((float *)buffer)[i] = value;
-    } else {
-        ((shoal_bf16_t *)buffer)[i] = shoal_f32_to_bf16(value);
-    }
-}
-
-static float get(shoal_dtype_t dtype, const void *buffer, size_t i)
-{
-    return dtype == SHOAL_F32 ? ((const float *)buffer)[i] : shoal_bf16_to_f32(((const shoal_bf16_t *)buffer)[i]);
-}
-
 /* ---- A group and its collectives ---- */
 
 typedef struct {
@@ -213,7 +199,7 @@ static operation_t operation_start(group_t *g, shoal_coll_kind_t kind, shoal_dty
         source = (char *)op.recv + (size_t)g->self * n * e;
     }
     for (size_t i = 0; i < send_elements(&op.coll, g->size); i++) {
-        put(dtype, source, i, exact_value(g->self, i));
+        shoal_element_put(dtype, source, i, exact_value(g->self, i));
     }
     op.coll.send = source;
     op.coll.recv = op.recv;
@@ -226,10 +212,10 @@ static void operation_check(const group_t *g, operation_t *op)
     CHECK(finish(g->world, g->comm) == SHOAL_OK);
     CHECK(g->world->transport->ops->waits_for(g->comm) == -1);
     for (size_t i = 0; i < recv_elements(&op->coll, g->size); i++) {
-        CHECK(get(op->coll.dtype, op->recv, i) == expected_value(&op->coll, g, i));
+        CHECK(shoal_element_get(op->coll.dtype, op->recv, i) == expected_value(&op->coll, g, i));
     }
     for (size_t i = 0; op->coll.kind == SHOAL_COLL_REDUCE_SCATTER && i < send_elements(&op->coll, g->size); i++) {
-        CHECK(get(op->coll.dtype, op->send, i) == exact_value(g->self, i));
+        CHECK(shoal_element_get(op->coll.dtype, op->send, i) == exact_value(g->self, i));
     }
     guarded_free(op->send, op->send_nbytes);
     guarded_free(op->recv, op->recv_nbytes);
@@ -320,7 +306,7 @@ static void inexact_all_reduce(group_t *g, shoal_dtype_t dtype, size_t n, void *
 {
     shoal_coll_t coll = {.kind = SHOAL_COLL_ALL_REDUCE, .dtype = dtype, .n = n, .recv = result_p};
     for (size_t i = 0; i < n; i++) {
-        put(dtype, result_p, i, inexact_value(g->self, i));
+        shoal_element_put(dtype, result_p, i, inexact_value(g->self, i));
     }
     CHECK(g->world->transport->ops->start(g->comm, &coll) == SHOAL_OK);
     CHECK(finish(g->world, g->comm) == SHOAL_OK);
