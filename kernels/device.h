@@ -40,6 +40,7 @@ typedef struct {
     double peak_f32_flops;     /* dense peak per rank, by datasheet; 0 where none is known (CPU): see measure_peak */
     double peak_bf16_flops;
     double memory_gbs;         /* GB/s of its memory, by datasheet; 0 where none is known */
+    double link_gbs;           /* GB/s to other GPUs of the host, one way, by datasheet; 0 where the name does not tell */
 } shoal_device_info_t;
 
 /* Work recorded once, to be enqueued again at the price of one call. */

@@ -43,25 +43,37 @@ static float expected_value(const shoal_coll_t *coll, int rank, int size, size_t
 }
 
 /* Runs a collective to its end, the way the executor's progress thread does. */
-static shoal_status_t run(const shoal_bench_t *bench, const shoal_bench_transport_t *t, const shoal_coll_t *coll)
+static shoal_status_t run_host(const shoal_bench_t *bench, const shoal_bench_transport_t *t, shoal_comm_t *comm, const shoal_coll_t *coll)
 {
     const shoal_transport_ops_t *ops = t->transport->ops;
-    SHOAL_TRY(ops->start(t->comm, coll));
-    while (ops->test(t->comm) == SHOAL_IN_PROGRESS) {
+    SHOAL_TRY(ops->start(comm, coll));
+    while (ops->test(comm) == SHOAL_IN_PROGRESS) {
         int moved = 0;
         SHOAL_TRY(ops->progress(t->transport, &moved));
-        if (!moved && !bench->options->poll && ops->test(t->comm) == SHOAL_IN_PROGRESS) {
+        if (!moved && !bench->options->poll && ops->test(comm) == SHOAL_IN_PROGRESS) {
             SHOAL_TRY(ops->wait(t->transport, 1000));
         }
     }
-    return ops->test(t->comm);
+    return ops->test(comm);
 }
 
-static shoal_status_t align_ranks(const shoal_bench_t *bench, const shoal_bench_transport_t *t)
+/* The collective on this transport's buffers, behind one that aligns the ranks. */
+static shoal_status_t run(const shoal_bench_t *bench, const shoal_bench_transport_t *t, const shoal_coll_t *what, double *us_p)
 {
-    float        one  = 1.0f;
-    shoal_coll_t coll = {.kind = SHOAL_COLL_ALL_REDUCE, .dtype = SHOAL_F32, .n = 1, .recv = &one};
-    return run(bench, t, &coll);
+    float         one   = 1.0f;
+    shoal_comm_t *comm  = t->comms[shoal_bench_use(what->kind)];
+    shoal_coll_t  coll  = *what;
+    shoal_coll_t  align = {.kind = SHOAL_COLL_ALL_REDUCE, .dtype = SHOAL_F32, .n = 1, .recv = &one};
+    coll.send           = t->send;
+    coll.recv           = t->recv;
+    if (bench->device != NULL) {
+        return shoal_bench_run_device(bench, t, &coll, us_p);
+    }
+    SHOAL_TRY(run_host(bench, t, comm, &align));
+    int64_t start_ns = shoal_time_ns();
+    SHOAL_TRY(run_host(bench, t, comm, &coll));
+    *us_p = (double)(shoal_time_ns() - start_ns) * 1e-3;
+    return SHOAL_OK;
 }
 
 static void fill(const shoal_bench_t *bench, const shoal_coll_t *coll)
@@ -104,23 +116,17 @@ static shoal_status_t sum_over_ranks(const shoal_bench_t *bench, long *count)
 
 static shoal_status_t check(const shoal_bench_t *bench, const shoal_bench_transport_t *t, const shoal_coll_t *coll, long *nwrong_p)
 {
+    double us;
     *nwrong_p = -1;
     if (!bench->options->check) {
         return SHOAL_OK;
     }
     fill(bench, coll);
-    SHOAL_TRY(run(bench, t, coll));
+    SHOAL_TRY(shoal_bench_upload(bench, t));
+    SHOAL_TRY(run(bench, t, coll, &us));
+    SHOAL_TRY(shoal_bench_download(bench, t));
     *nwrong_p = count_wrong(bench, coll);
     return sum_over_ranks(bench, nwrong_p);
-}
-
-static shoal_status_t time_once(const shoal_bench_t *bench, const shoal_bench_transport_t *t, const shoal_coll_t *coll, double *us_p)
-{
-    SHOAL_TRY(align_ranks(bench, t));
-    int64_t start_ns = shoal_time_ns();
-    SHOAL_TRY(run(bench, t, coll));
-    *us_p = (double)(shoal_time_ns() - start_ns) * 1e-3;
-    return SHOAL_OK;
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -158,10 +164,13 @@ shoal_status_t shoal_bench_measure(shoal_bench_t *bench, const shoal_coll_t *col
         SHOAL_TRY(check(bench, &bench->transports[t], coll, &rows_p[t].nwrong));
     }
     fill(bench, coll); /* all_reduce would else sum its own sums */
+    for (int t = 0; t < bench->ntransports; t++) {
+        SHOAL_TRY(shoal_bench_upload(bench, &bench->transports[t]));
+    }
     for (int i = -bench->options->nwarmup; i < niters; i++) {
         for (int t = 0; t < bench->ntransports; t++) {
             double us;
-            SHOAL_TRY(time_once(bench, &bench->transports[t], coll, &us));
+            SHOAL_TRY(run(bench, &bench->transports[t], coll, &us));
             own[(size_t)t * (size_t)niters + (size_t)(i < 0 ? 0 : i)] = us;
         }
     }

@@ -140,14 +140,19 @@ static shoal_status_t cuda_open(const shoal_device_config_t *config, shoal_devic
     return SHOAL_OK;
 }
 
-/* Dense peaks by NVIDIA's data sheets, flop/s; the first name that the GPU's contains. */
+/*
+ * Dense peaks by NVIDIA's data sheets, flop/s; the first name that the GPU's contains. Links are NVLink's, half of what the sheet adds
+ * up over both ways, of GPUs that are always built with it: whether cards have bridges the name does not tell.
+ */
 static const struct {
     const char *name;
-    double      bf16, f32, memory_gbs;
+    double      bf16, f32, memory_gbs, link_gbs;
 } datasheets[] = {
-    {"GH200", 989.4e12, 66.9e12, 4000}, {"H200 NVL", 835.5e12, 60e12, 4800}, {"H200", 989.4e12, 66.9e12, 4800},
-    {"H100 PCIe", 756e12, 51.2e12, 2000}, {"H100 NVL", 835.5e12, 60e12, 3900}, {"H100", 989.4e12, 66.9e12, 3350},
-    {"A100-SXM4-40GB", 312e12, 19.5e12, 1555}, {"A100", 312e12, 19.5e12, 2039},
+    {"GH200", 989.4e12, 66.9e12, 4000, 0},          {"H200 NVL", 835.5e12, 60e12, 4800, 0},
+    {"H200", 989.4e12, 66.9e12, 4800, 450},         {"H100 PCIe", 756e12, 51.2e12, 2000, 0},
+    {"H100 NVL", 835.5e12, 60e12, 3900, 0},         {"H100", 989.4e12, 66.9e12, 3350, 450},
+    {"A100-SXM4-40GB", 312e12, 19.5e12, 1555, 300}, {"A100-SXM4", 312e12, 19.5e12, 2039, 300},
+    {"A100", 312e12, 19.5e12, 2039, 0},
 };
 enum { PLANNED_MEMORY_GIB = 140 };
 
@@ -180,6 +185,7 @@ static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
         info_p->peak_bf16_flops = datasheets[first].bf16;
         info_p->peak_f32_flops  = datasheets[first].f32;
         info_p->memory_gbs      = datasheets[first].memory_gbs;
+        info_p->link_gbs        = datasheets[first].link_gbs;
     }
     describe_kernels(cuda, info_p);
     if (cuda->device < 0) {
