@@ -277,6 +277,7 @@ static shoal_status_t nccl_attach(shoal_comm_t *base, void *memory, size_t nbyte
     SHOAL_TRY(check(transport, result, comm->nccl, "ncclCommWindowRegister"));
     SHOAL_TRY(settle(transport, comm, "ncclCommWindowRegister"));
     if (comm->window != NULL) {
+        shoal_trace("nccl: a communicator has a symmetric window of %zu bytes", nbytes);
         return SHOAL_OK;
     }
     if (transport->config.windows == SHOAL_WINDOWS_ON) {
