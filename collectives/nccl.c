@@ -6,8 +6,8 @@
  *
  * The wire type is the sum's type here: NCCL adds bf16 in bf16.
  *
- * On one host with a GPU per rank, memory is NCCL's and a symmetric window of each communicator, from and to which it moves data
- * without copies of its own; gathers then need no multiprocessor at all (its zero CTA policy: the copy engines move them).
+ * Memory is of NCCL's allocator, and on one host with a GPU per rank a symmetric window of each communicator, from and to which it
+ * moves data without copies of its own; gathers then need no multiprocessor (its zero CTA policy: the copy engines move them).
  */
 #include <nccl.h>
 #include <stdio.h>
@@ -265,7 +265,7 @@ static void nccl_free(shoal_transport_t *base, void *memory)
     check(nccl_of(base), ncclMemFree(memory), NULL, "ncclMemFree");
 }
 
-/* A window that NCCL cannot make, because GPUs do not reach each other's memory, it answers with NULL. */
+/* Where GPUs do not reach each other's memory NCCL answers NULL, or, as its version will have it, registers with this rank alone. */
 static shoal_status_t nccl_attach(shoal_comm_t *base, void *memory, size_t nbytes)
 {
     nccl_comm_t      *comm      = (nccl_comm_t *)base;
@@ -277,7 +277,7 @@ static shoal_status_t nccl_attach(shoal_comm_t *base, void *memory, size_t nbyte
     SHOAL_TRY(check(transport, result, comm->nccl, "ncclCommWindowRegister"));
     SHOAL_TRY(settle(transport, comm, "ncclCommWindowRegister"));
     if (comm->window != NULL) {
-        shoal_trace("nccl: a communicator has a symmetric window of %zu bytes", nbytes);
+        shoal_trace("nccl: %zu bytes are registered with a communicator", nbytes);
         return SHOAL_OK;
     }
     if (transport->config.windows == SHOAL_WINDOWS_ON) {

@@ -94,7 +94,7 @@ static int windows_of(const char *machine, const char *words)
     const char *text = capture_end();
     unsetenv("SHOAL_LOG");
     assert_int_equal(code, 0);
-    return count(text, "has a symmetric window of ");
+    return count(text, " bytes are registered with a communicator");
 }
 
 /* Two communicators on each of two ranks, if not told otherwise. */
