@@ -363,6 +363,7 @@ const shoal_transport_ops_t shoal_transport_nccl = {
     .attach         = nccl_attach,
     .enqueue        = nccl_enqueue,
     .uses_multiprocessors = true,
+    .recordable     = true,
     .start          = nccl_start,
     .test           = nccl_test,
     .progress       = nccl_progress,

@@ -104,6 +104,16 @@ static shoal_status_t start_thread(shoal_executor_t *executor)
     return SHOAL_OK;
 }
 
+/* Decided once and said: enqueuing op by op costs the calling thread more. */
+static void settle_replay(shoal_executor_t *executor)
+{
+    const shoal_transport_ops_t *transport = executor->config.transport->ops;
+    if (executor->config.device->ops->stream != NULL && executor->config.replay && !transport->recordable) {
+        shoal_info("run.graph is off: what transport %s enqueues cannot be recorded", transport->name);
+        executor->config.replay = false;
+    }
+}
+
 shoal_status_t shoal_executor_create(const shoal_step_t *step, const shoal_executor_config_t *config, shoal_executor_t **executor_p)
 {
     shoal_executor_t *executor = calloc(1, sizeof(*executor));
@@ -120,6 +130,7 @@ shoal_status_t shoal_executor_create(const shoal_step_t *step, const shoal_execu
         status = bind(executor, &step->eval, &executor->bound[1]);
     }
     if (status == SHOAL_OK && step->nranks > 1) {
+        settle_replay(executor);
         status = create_comms(executor);
     }
     if (status == SHOAL_OK && step->nranks > 1 && config->device->ops->stream == NULL) {

@@ -34,7 +34,7 @@ typedef struct {
     size_t             timeout_s;
     shoal_fetch_fn_t   fetch;
     void              *fetch_context;
-    bool               replay;         /* devices with a stream: record a program once and replay it */
+    bool               replay;         /* devices with a stream: record a program once and replay it, if the transport can be recorded */
     int                leave[SHOAL_LANE_COUNT]; /* likewise: multiprocessors that matmuls leave free while this lane may be at work */
     bool               check_every_op; /* likewise: wait behind every op, so that an error names the op; slow */
 } shoal_executor_config_t;

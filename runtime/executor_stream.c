@@ -3,7 +3,8 @@
  * Running a program on a device with a stream. All tokens are fetched into page-locked memory first; then everything is enqueued in list order, each
  * op on the queue of its lane, with a signal behind every op that another queue waits for; and the step ends when the queues do.
  * Collectives are enqueued too, by a transport that can, so there is no progress thread. The first run of a program enqueues op by op
- * (libraries choose and load their kernels then), the second is recorded, later ones replay the recording.
+ * (libraries choose and load their kernels then), the second is recorded, later ones replay the recording; where the transport's
+ * collectives cannot be recorded, every run enqueues op by op.
  *
  * Time stamps on the queues give the record's times: the step, the optimizer, each collective, and each wait of compute for
  * another queue, which is exposed communication. A run that is asked for the time of every op enqueues op by op with a stamp

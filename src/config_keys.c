@@ -118,7 +118,7 @@ const shoal_key_t shoal_keys[] = {
     SIZE(run, timeout_s, 1, 864000, "120", "a collective that takes longer hangs"),
     REAL(run, memory_gib, 0, 1e6, "0", "memory per rank; 0: what the device reports"),
     SIZE(run, head_chunk, 0, MANY, "0", "tokens per chunk of the fused head and loss; 0: chosen"),
-    BOOL(run, graph, "true", "GPU: record a step and replay it; the bits are the same"),
+    BOOL(run, graph, "true", "GPU: record a step and replay it, the bits are the same; among several ranks with NCCL only"),
     BOOL(run, deterministic, "true", "GPU: only kernels whose bits are the same in every run"),
     BOOL(run, tune, "true", "GPU: time the candidates for each matmul once and remember the fastest"),
     BOOL(run, check_ops, "false", "GPU: wait behind every op, so that an error names it; slow"),
