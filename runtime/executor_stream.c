@@ -402,12 +402,24 @@ static void name_who_is_behind(const shoal_executor_t *executor, const shoal_bou
     }
 }
 
+/* By transports that know. */
+static void name_awaited(const shoal_executor_t *executor, shoal_queue_t queue)
+{
+    int peer = executor->config.transport->ops->waits_for(executor->comms[queue]);
+    if (peer >= 0) {
+        shoal_error("the %s lane waits for rank %d on %s", shoal_lane_name((shoal_lane_t)queue), peer,
+                    executor->config.hosts != NULL ? executor->config.hosts[peer] : "an unknown host");
+    }
+}
+
 static shoal_status_t name_peer_error(shoal_executor_t *executor, const shoal_bound_t *bound, const char *verb)
 {
     shoal_place_t mine = place_of(executor);
     shoal_error("%s", verb);
     name_place(bound, "this rank", SHOAL_QUEUE_GATHER, mine.notes[SHOAL_QUEUE_GATHER]);
     name_place(bound, "this rank", SHOAL_QUEUE_REDUCE, mine.notes[SHOAL_QUEUE_REDUCE]);
+    name_awaited(executor, SHOAL_QUEUE_GATHER);
+    name_awaited(executor, SHOAL_QUEUE_REDUCE);
     name_who_is_behind(executor, bound, &mine);
     return SHOAL_ERR_PEER;
 }
@@ -433,12 +445,12 @@ static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t 
     shoal_status_t     status    = SHOAL_IN_PROGRESS;
     int64_t            moved_ns  = shoal_time_ns();
     shoal_place_t      place     = {.run = -1};
+    int                moved     = 0;
     if (executor->step->nranks == 1) {
         status = device->ops->synchronize(device);
         return status == SHOAL_OK ? SHOAL_OK : name_device_error(executor, bound, status);
     }
     while ((status = device->ops->stream->poll(device)) == SHOAL_IN_PROGRESS) {
-        int moved = 0;
         if (transport->ops->progress(transport, &moved) != SHOAL_OK) {
             return name_peer_error(executor, bound, "stopped");
         }
@@ -450,7 +462,11 @@ static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t 
         }
         usleep(NAP_US);
     }
-    return status == SHOAL_OK ? SHOAL_OK : name_device_error(executor, bound, status);
+    if (status != SHOAL_OK) {
+        return name_device_error(executor, bound, status);
+    }
+    /* Queues may have come to their end because an error let them go. */
+    return transport->ops->progress(transport, &moved) == SHOAL_OK ? SHOAL_OK : name_peer_error(executor, bound, "stopped");
 }
 
 static shoal_status_t add_between(shoal_device_t *device, int from, int to, double *sum_p)
