@@ -10,4 +10,8 @@ extern const shoal_transport_ops_t shoal_transport_ucx;
 extern const shoal_transport_ops_t shoal_transport_mpi;
 extern const shoal_transport_ops_t shoal_transport_nccl;
 
+/* Of the same names as those that they put under the memory of GPUs (pinned.h). */
+extern const shoal_transport_ops_t shoal_transport_pinned_ucx;
+extern const shoal_transport_ops_t shoal_transport_pinned_mpi;
+
 #endif

@@ -18,6 +18,12 @@ const shoal_transport_ops_t *const shoal_transport_backends[] = {
 #ifdef SHOAL_HAVE_NCCL
     &shoal_transport_nccl,
 #endif
+#if defined(SHOAL_HAVE_CUDA) && defined(SHOAL_HAVE_UCX)
+    &shoal_transport_pinned_ucx,
+#endif
+#if defined(SHOAL_HAVE_CUDA) && defined(SHOAL_HAVE_MPI)
+    &shoal_transport_pinned_mpi,
+#endif
     &shoal_transport_self,
     NULL,
 };

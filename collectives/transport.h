@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Collectives over a group of ranks: all_gather, reduce_scatter, all_reduce. Backends: `self` (a group of one), `mpi` (nonblocking
- * MPI), `ucx` (own ring algorithms over UCP), later `nccl`. A backend is one const table; an instance is a shoal_transport_t,
- * a group on it a shoal_comm_t.
+ * MPI), `ucx` (own ring algorithms over UCP), `nccl`. A backend is one const table; an instance is a shoal_transport_t, a group on it a
+ * shoal_comm_t.
  *
  * A collective is started, then driven by `progress` and asked about with `test`; nothing blocks except open, close, comm_create,
  * comm_destroy and wait. A comm runs one collective at a time, and all members start the same ones in the same order;
  * different comms of one transport run concurrently. That is how the executor's lanes map onto it: one comm per lane.
  *
- * A transport with `enqueue` (nccl) works on the memory of devices with a stream instead: it puts a collective on the device's queue and
- * returns; `start` and `test` are not for it, and `progress` only looks for errors of peers.
+ * A transport with `enqueue` (nccl, and what pinned.h makes of ucx and mpi) works on the memory of devices with a stream instead: it puts a collective on the device's queue and
+ * returns; `start` and `test` are not for it, and `progress` only looks for errors of peers. After such an error it may let the queue run
+ * to its end with wrong results, so that who waits for the queue asks `progress` once more at the end.
  *
  * Threads: after open, one thread at a time calls into a transport (the executor's progress thread, once it runs).
  * `wake` alone may be called from any thread at any time.
- * Memory: a comm allocates nothing once created. Staging space is the caller's: staging_nbytes says how much a collective
+ * Memory: a comm allocates nothing once created (one with `enqueue`, once as much has been enqueued as ever will be). Staging space is the caller's: staging_nbytes says how much a collective
  * needs, a group brings a region that is large enough for the largest, so that the plan counts it.
  * Numerics: reduce_scatter and all_reduce add in fp32 whatever the wire type, in an order that depends only on the group's
  * size, on n and on how its ranks lie on hosts: the same inputs give the same bits, and all_reduce gives the same bits on
@@ -150,7 +151,7 @@ void shoal_transport_add(const shoal_transport_ops_t *ops);
 
 /*
  * The table for a name: "self", "mpi", "ucx", "nccl", or "auto": self for one rank, else the first in the build that works on
- * the memory in question: `queued` for devices with a stream. A name that is not in the build, or does not, is
+ * the memory in question: `queued` for devices with a stream, where "ucx" and "mpi" are the tables of pinned.h. A name that is not in the build, or does not, is
  * SHOAL_ERR_CONFIG, and the message lists what there is.
  */
 shoal_status_t shoal_transport_find(const char *name, int size, bool queued, const shoal_transport_ops_t **ops_p);

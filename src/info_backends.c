@@ -39,8 +39,22 @@ static shoal_status_t exchange_alone(void *context, const void *mine, size_t nby
     return SHOAL_OK;
 }
 
+/* Whether an entry before it in the list has the name: this one then is the same transport under the memory of GPUs. */
+static bool is_second(const shoal_transport_ops_t *ops)
+{
+    size_t i = 0;
+    while (strcmp(shoal_transport_backends[i]->name, ops->name) != 0) {
+        i++;
+    }
+    return shoal_transport_backends[i] != ops;
+}
+
 static shoal_status_t show_transport(const shoal_transport_ops_t *ops)
 {
+    if (is_second(ops)) {
+        printf("  %-12s serves GPUs too, through pinned host memory\n", ops->name);
+        return SHOAL_OK;
+    }
     shoal_peers_t      peers = {.rank = 0, .size = 1, .local_rank = 0, .local_size = 1, .exchange = exchange_alone};
     shoal_transport_t *transport;
     shoal_status_t     status = ops->open(&peers, &(shoal_transport_config_t){.patience_s = 1}, &transport);
