@@ -16,10 +16,10 @@ size_t shoal_pinned_slice_nelem(const shoal_pinned_comm_t *comm, shoal_coll_kind
     return n > line ? n / line * line : n;
 }
 
-shoal_coll_t shoal_pinned_slot(const shoal_pinned_comm_t *comm, uint32_t number, shoal_coll_kind_t kind, shoal_dtype_t dtype, size_t m)
+shoal_coll_t shoal_pinned_slot(const shoal_pinned_comm_t *comm, size_t index, shoal_coll_kind_t kind, shoal_dtype_t dtype, size_t m)
 {
     size_t slot_nbytes = comm->wide_nbytes + comm->narrow_nbytes;
-    char  *wide        = (char *)(comm->words + 1) + number % SHOAL_PINNED_SLOTS * slot_nbytes;
+    char  *wide        = (char *)(comm->words + 1) + index % SHOAL_PINNED_SLOTS * slot_nbytes;
     char  *narrow      = wide + comm->wide_nbytes;
     switch (kind) {
     case SHOAL_COLL_ALL_GATHER:
@@ -35,17 +35,16 @@ shoal_coll_t shoal_pinned_slot(const shoal_pinned_comm_t *comm, uint32_t number,
 typedef struct {
     const shoal_coll_t *whole;
     size_t              first;
-    uint32_t            number;
+    uint32_t            number; /* among all of the group */
     shoal_coll_t        slot;
 } slice_t;
 
 static slice_t make_slice(const shoal_pinned_comm_t *comm, const shoal_coll_t *coll, uint32_t first_number, size_t index)
 {
-    size_t   most   = shoal_pinned_slice_nelem(comm, coll->kind, coll->dtype);
-    size_t   first  = index * most;
-    size_t   n      = coll->n - first < most ? coll->n - first : most;
-    uint32_t number = first_number + (uint32_t)index;
-    return (slice_t){coll, first, number, shoal_pinned_slot(comm, number, coll->kind, coll->dtype, n)};
+    size_t most  = shoal_pinned_slice_nelem(comm, coll->kind, coll->dtype);
+    size_t first = index * most;
+    size_t n     = coll->n - first < most ? coll->n - first : most;
+    return (slice_t){coll, first, first_number + (uint32_t)index, shoal_pinned_slot(comm, index, coll->kind, coll->dtype, n)};
 }
 
 /* The driver's results have the numbers of the runtime's errors. */

@@ -52,10 +52,11 @@ static bool is_here(const shoal_pinned_comm_t *comm)
     return (int32_t)(atomic_load_explicit(&comm->words->here, memory_order_acquire) - (comm->nback + 1)) >= 0;
 }
 
-static size_t next_nelem(const shoal_pinned_comm_t *comm, const shoal_pinned_job_t *job)
+/* The slice that is due. */
+static shoal_coll_t next_slice(const shoal_pinned_comm_t *comm, const shoal_pinned_job_t *job)
 {
     size_t most = shoal_pinned_slice_nelem(comm, job->kind, job->dtype), rest = job->n - comm->ndone;
-    return rest < most ? rest : most;
+    return shoal_pinned_slot(comm, comm->ndone / most, job->kind, job->dtype, rest < most ? rest : most);
 }
 
 /* As far as it goes: SHOAL_OK also when it waits. */
@@ -64,13 +65,12 @@ static shoal_status_t advance(shoal_pinned_t *transport, shoal_pinned_comm_t *co
     const shoal_transport_ops_t *ops = transport->inner->ops;
     shoal_pinned_job_t           job;
     while (first_job(transport, comm, &job)) {
-        size_t n = next_nelem(comm, &job);
+        shoal_coll_t slice = next_slice(comm, &job);
         if (!comm->started) {
             if (!is_here(comm)) {
                 return SHOAL_OK;
             }
-            shoal_coll_t coll = shoal_pinned_slot(comm, comm->nback, job.kind, job.dtype, n);
-            SHOAL_TRY(ops->start(comm->inner, &coll));
+            SHOAL_TRY(ops->start(comm->inner, &slice));
             comm->started    = true;
             comm->started_ns = shoal_time_ns();
             *moved_p         = true;
@@ -81,7 +81,7 @@ static shoal_status_t advance(shoal_pinned_t *transport, shoal_pinned_comm_t *co
         }
         comm->started = false;
         atomic_store(&comm->waits_for, -1);
-        give_back(transport, comm, n);
+        give_back(transport, comm, slice.n);
         *moved_p = true;
     }
     return SHOAL_OK;
