@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# Ranks that mpirun starts: they find each other through PMIx, the collectives of the mpi and the ucx transport are exact, and ranks that
-# were started without a way to find each other are refused.
+# Ranks that mpirun starts: they find each other through PMIx, the collectives of the mpi and the ucx transport are exact, also under
+# the memory of GPUs, and ranks that were started without a way to find each other are refused.
 set -eu
 
 skip() {
@@ -23,6 +23,11 @@ for transport in mpi ucx; do
     fi
     echo "test-mpirun: $transport"
     SHOAL_TEST_TRANSPORT=$transport mpirun -n 4 "$SHOAL_BUILDDIR/tests/test_collectives"
+    if [ -x "$SHOAL_BUILDDIR/tests/test_pinned" ]; then
+        echo "test-mpirun: $transport under the memory of GPUs"
+        SHOAL_TEST_TRANSPORT=$transport mpirun -n 3 "$SHOAL_BUILDDIR/tests/test_pinned"
+        SHOAL_TEST_TRANSPORT=$transport SHOAL_TEST_AHEAD=1 mpirun -n 2 "$SHOAL_BUILDDIR/tests/test_pinned"
+    fi
 done
 
 echo "test-mpirun: ranks without PMIx"
