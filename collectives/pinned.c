@@ -254,15 +254,18 @@ static shoal_status_t pinned_comm_create(shoal_transport_t *base, const shoal_gr
         return SHOAL_ERR_NO_MEMORY;
     }
     shoal_pinned_stop(t);
+    comm->next            = t->comms;
     shoal_status_t status = fill_comm(t, comm, group);
-    if (status != SHOAL_OK) {
+    if (status == SHOAL_OK) {
+        t->comms = comm;
+        status   = shoal_pinned_start(t);
+    }
+    if (status != SHOAL_OK) { /* and the others, if there are any, can only be destroyed */
+        t->comms = comm->next;
         free_comm(t, comm);
         return status;
     }
     announce_once(t, comm);
-    comm->next = t->comms;
-    t->comms   = comm;
-    SHOAL_TRY(shoal_pinned_start(t));
     *comm_p = &comm->base;
     return SHOAL_OK;
 }
@@ -275,7 +278,7 @@ static void pinned_comm_destroy(shoal_comm_t *base)
     shoal_pinned_comm_t **link = &t->comms;
     shoal_pinned_stop(t);
     if (comm->njobs > 0) {
-        shoal_pinned_fail(t, SHOAL_ERR_STOPPED);
+        shoal_pinned_fail(t, SHOAL_ERR_INVALID);
     }
     if (comm->queue != NULL) {
         cudaStreamSynchronize(comm->queue); /* the last copy; what a broken device answers was logged by whoever met it first */

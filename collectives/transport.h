@@ -57,7 +57,8 @@ typedef enum { SHOAL_WINDOWS_AUTO, SHOAL_WINDOWS_OFF, SHOAL_WINDOWS_ON } shoal_w
 
 /* What the user may say about a transport. All but patience_s is NCCL's: the others use no GPU's multiprocessors, and ignore it. */
 typedef struct {
-    double             patience_s; /* until all members have come, and until a collective's first use has set up its connections */
+    /* Until all members have come, and until a collective's first use has set up its connections; with pinned.h also for each slice. */
+    double             patience_s;
     int                max_ctas[SHOAL_COMM_USES]; /* of a group's collectives; 0: the library chooses */
     shoal_cta_policy_t gather_policy;             /* of groups for SHOAL_COMM_GATHER */
     shoal_windows_t    windows;
