@@ -200,7 +200,8 @@ static shoal_status_t lock_buffer(shoal_pinned_t *t, shoal_pinned_comm_t *comm)
     cudaError_t error = cudaHostRegister(buffer, comm->buffer_nbytes, cudaHostRegisterMapped);
     if (error != cudaSuccess) {
         munmap(buffer, comm->buffer_nbytes);
-        shoal_error("%s: cannot lock a host buffer of %zu bytes; SHOAL_PINNED_SLICE makes it smaller", t->base.ops->name, comm->buffer_nbytes);
+        shoal_error("%s: cannot lock a host buffer of %zu bytes; SHOAL_PINNED_SLICE makes it smaller", t->base.ops->name,
+                    comm->buffer_nbytes);
         return shoal_cuda_check(error, "cudaHostRegister");
     }
     comm->buffer = buffer;

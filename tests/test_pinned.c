@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Collectives of device memory through pinned host memory, on the stand-in for the CUDA runtime. Inputs are small integers, whose sums are
- * exact in both types and in any order; results are compared for equality with sums made here, and guard bands stand behind them. Slices are
- * a few elements, so that a collective has many, and sizes lie around their bounds. Ranks are forked; under a launcher
+ * Collectives of device memory through pinned host memory, on the stand-in for the CUDA runtime. Inputs are small integers, whose sums
+ * are exact in both types and in any order; results are compared for equality with sums made here, and guard bands stand behind them.
+ * Slices are a few elements, so that a collective has many, and sizes lie around their bounds. Ranks are forked; under a launcher
  * (SHOAL_TEST_LAUNCHED=1) the ranks are the launcher's.
  */
 #include <math.h>
@@ -153,20 +153,6 @@ static float expected(const world_t *w, const shoal_coll_t *coll, size_t i)
     return sum;
 }
 
-static void put(shoal_dtype_t dtype, void *buffer, size_t i, float x)
-{
-    if (dtype == SHOAL_F32) {
-        ((float *)buffer)[i] = x;
-    } else {
-        ((shoal_bf16_t *)buffer)[i] = shoal_f32_to_bf16(x);
-    }
-}
-
-static float get(shoal_dtype_t dtype, const void *buffer, size_t i)
-{
-    return dtype == SHOAL_F32 ? ((const float *)buffer)[i] : shoal_bf16_to_f32(((const shoal_bf16_t *)buffer)[i]);
-}
-
 /* On the device, with this rank's contribution from element `first` on and guards around it. */
 static void *make_buffer(world_t *w, shoal_dtype_t dtype, size_t n, size_t first, size_t ncontributed)
 {
@@ -174,7 +160,7 @@ static void *make_buffer(world_t *w, shoal_dtype_t dtype, size_t n, size_t first
     void  *host   = malloc(nbytes), *buffer;
     CHECK(host != NULL && w->device->ops->alloc(w->device, nbytes, &buffer) == SHOAL_OK);
     for (size_t i = 0; i < n + NGUARDS; i++) {
-        put(dtype, host, i, i >= first && i - first < ncontributed ? value(w->peers.rank, i - first) : GUARD);
+        shoal_element_put(dtype, host, i, i >= first && i - first < ncontributed ? value(w->peers.rank, i - first) : GUARD);
     }
     CHECK(w->device->ops->upload(w->device, buffer, host, nbytes) == SHOAL_OK);
     free(host);
@@ -213,11 +199,11 @@ static void check_operation(world_t *w, const operation_t *op)
     void         *host  = malloc((n + NGUARDS) * e);
     CHECK(host != NULL && w->device->ops->download(w->device, host, op->recv, (op->nrecv + NGUARDS) * e) == SHOAL_OK);
     for (size_t i = 0; i < op->nrecv + NGUARDS; i++) {
-        CHECK(get(dtype, host, i) == (i < op->nrecv ? expected(w, &op->coll, i) : GUARD));
+        CHECK(shoal_element_get(dtype, host, i) == (i < op->nrecv ? expected(w, &op->coll, i) : GUARD));
     }
     CHECK(w->device->ops->download(w->device, host, op->send, (op->nsend + NGUARDS) * e) == SHOAL_OK);
     for (size_t i = 0; i < op->nsend + NGUARDS; i++) {
-        CHECK(get(dtype, host, i) == (i < op->nsend ? value(w->peers.rank, i) : GUARD));
+        CHECK(shoal_element_get(dtype, host, i) == (i < op->nsend ? value(w->peers.rank, i) : GUARD));
     }
     free(host);
     w->device->ops->free(w->device, op->send, (op->nsend + NGUARDS) * e);
@@ -282,7 +268,8 @@ static int rank_concurrent(void *argument)
     for (int i = 0; i < NAHEAD; i++) {
         size_t n  = (size_t)(i * 37 % 101);
         ops[0][i] = make_operation(&w, SHOAL_QUEUE_GATHER, SHOAL_COLL_ALL_GATHER, i % 2 == 0 ? SHOAL_BF16 : SHOAL_F32, n, i % 3 == 0);
-        ops[1][i] = make_operation(&w, SHOAL_QUEUE_REDUCE, i % 4 == 0 ? SHOAL_COLL_ALL_REDUCE : SHOAL_COLL_REDUCE_SCATTER, SHOAL_F32, n, false);
+        shoal_coll_kind_t sum = i % 4 == 0 ? SHOAL_COLL_ALL_REDUCE : SHOAL_COLL_REDUCE_SCATTER;
+        ops[1][i]             = make_operation(&w, SHOAL_QUEUE_REDUCE, sum, SHOAL_F32, n, false);
     }
     usleep((unsigned)w.peers.rank * 20000);
     for (int half = 0; half < 2; half++) {
@@ -520,6 +507,7 @@ static void test_training(void **state)
     static const char *const layouts[] = {"parallel.shard=full", "parallel.shard=grad parallel.prefetch=2 batch.accumulate=2",
                                           "parallel.shard=none run.check_ops=true"};
     train_run_t              one, several;
+    setenv("SHOAL_STANDIN", "devices=4", 1);
     assert_int_equal(train_run_with(1, base, &one, "batch.local=8 run.device=cpu"), 0);
     setenv("SHOAL_PINNED_SLICE", "4096", 1);
     for (int nranks = 2; nranks <= 4; nranks += 2) {
@@ -537,6 +525,7 @@ static void test_training_says_what_it_does(void **state)
 {
     (void)state;
     train_run_t run;
+    setenv("SHOAL_STANDIN", "devices=2", 1);
     capture_begin();
     int         code = train_run_with(2, base, &run, "batch.local=1 run.device=cuda parallel.transport=ucx run.steps=2");
     const char *text = capture_end();
