@@ -315,7 +315,7 @@ static shoal_status_t open_transports(shoal_bench_t *bench)
         ops = shoal_transport_backends[i];
         if (can_serve(bench, ops)) {
             SHOAL_TRY(add_transport(bench, ops));
-        } else if (bench->bootstrap->rank == 0 && ops->enqueue == NULL) {
+        } else if (bench->bootstrap->rank == 0 && (ops->enqueue != NULL) == bench->options->device) {
             shoal_info("bench: transport %s cannot serve these ranks", ops->name);
         }
     }
