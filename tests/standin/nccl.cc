@@ -75,23 +75,20 @@ ncclResult_t refuse(ncclResult_t result, const char *format, ...)
 /* The state of a communicator: drives what is pending, and looks for peers that are gone. An error stays. */
 ncclResult_t advance(ncclComm_t comm)
 {
-    int peer;
+    ncclResult_t result = ncclSuccess;
+    int          peer;
     if (comm->error == ncclSuccess && (comm->error = comm->group->error.load()) != ncclSuccess) {
         snprintf(last_error, sizeof(last_error), "%s", comm->group->message);
+    }
+    if (comm->error == ncclSuccess && comm->pending && (result = comm->pending()) != ncclInProgress) {
+        comm->pending = nullptr;
+        comm->error   = result;
     }
     if (comm->error == ncclSuccess && !comm->finalized && (peer = comm->group->lost()) >= 0) {
         snprintf(last_error, sizeof(last_error), "the process of rank %d has ended", peer);
         comm->error = ncclRemoteError;
     }
-    if (comm->error != ncclSuccess || !comm->pending) {
-        return comm->error;
-    }
-    ncclResult_t result = comm->pending();
-    if (result != ncclInProgress) {
-        comm->pending = nullptr;
-        comm->error   = result;
-    }
-    return result;
+    return comm->error != ncclSuccess ? comm->error : result;
 }
 
 /* Starts what a call asks for. Without blocking it is not even tried yet: the answer is ncclInProgress. */
