@@ -452,7 +452,8 @@ static void misuse(int rank, int size)
     CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
     close_comm(comm);
     CHECK(launch(REDUCE, memory, memory, SHOAL_F32, comm, stream) == ncclInvalidArgument);
-    config.maxCTAs = 33;
+    config.blocking = 0;
+    config.maxCTAs  = 33;
     CHECK(ncclCommInitRankConfig(&comm, 1, board->ids[0], 0, &config) == ncclInvalidArgument);
     lonely = begin_comm(rank, size + 1, 1);
     for (int poll = 0; poll < 20; poll++) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A stand-in for NCCL: the functions that collectives/nccl.c calls. Ranks are processes of one machine, one each (nccl_group.h). A
- * communicator made without blocking answers ncclInProgress where the library may: while ranks come, at the first collective
- * and now and then at later ones, for a window, at the end; what was asked for happens while the caller asks for the
- * state, and a call that does not wait for that is refused. So is memory that is not the device's, or that overlaps as it must not.
+ * communicator does not block: it answers ncclInProgress while ranks come, at the first collective and now and then at later
+ * ones, for a window, at the end. What was asked for happens while the caller asks for the state, and a call that does
+ * not wait for that is refused. So is memory that is not the device's, or that overlaps as it must not.
  *
  * A peer whose process ends makes the state ncclRemoteError; a collective that never ends does so until the communicator is aborted.
  * Windows are granted to ranks of one host, which is what NCCL_HOSTID says it is, and are NULL elsewhere: then the library goes on without.
@@ -34,7 +34,7 @@ using action_t = std::function<ncclResult_t()>;
 
 struct ncclComm {
     std::shared_ptr<standin::group_t> group;
-    bool                              blocking, finalized;
+    bool                              finalized;
     int                               collectives;
     action_t                          pending; /* what was answered with ncclInProgress */
     const char                       *pending_call;
@@ -49,8 +49,6 @@ namespace {
 
 using standin::coll_t;
 using standin::complain;
-
-enum { NAP_US = 100 };
 
 /* Guards what is below and all communicators; work of streams runs without it. */
 std::mutex                        lock;
@@ -91,22 +89,12 @@ ncclResult_t advance(ncclComm_t comm)
     return comm->error != ncclSuccess ? comm->error : result;
 }
 
-/* Starts what a call asks for. Without blocking it is not even tried yet: the answer is ncclInProgress. */
-ncclResult_t start(ncclComm_t comm, const char *call, bool at_once, action_t action)
+/* Leaves what a call asks for to those who ask for the state. */
+ncclResult_t defer(ncclComm_t comm, const char *call, action_t action)
 {
     comm->pending      = action;
     comm->pending_call = call;
-    if (!comm->blocking && !at_once) {
-        return ncclInProgress;
-    }
-    ncclResult_t result = advance(comm);
-    while (comm->blocking && result == ncclInProgress) {
-        lock.unlock();
-        usleep(NAP_US);
-        lock.lock();
-        result = advance(comm);
-    }
-    return result;
+    return ncclInProgress;
 }
 
 /* Whether a call may use the communicator now. */
@@ -133,15 +121,19 @@ bool in_range(const char *name, int value, int low, int high)
            (refuse(ncclInvalidArgument, "ncclConfig_t: %s is %d, and may be %d to %d", name, value, low, high), false);
 }
 
-bool config_fits(const ncclConfig_t &config)
+bool config_fits(const ncclConfig_t *pointer)
 {
+    if (pointer == nullptr || pointer->blocking != 0) {
+        return refuse(ncclInvalidArgument, "a communicator that blocks has no stand-in"), false;
+    }
+    const ncclConfig_t &config = *pointer;
     if (config.size != sizeof(ncclConfig_t) || config.magic != 0xcafebeef || config.version != NCCL_VERSION_CODE) {
         return refuse(ncclInvalidArgument, "the ncclConfig_t was not initialized"), false;
     }
     if (config.minCTAs != NCCL_CONFIG_UNDEF_INT && config.maxCTAs != NCCL_CONFIG_UNDEF_INT && config.minCTAs > config.maxCTAs) {
         return refuse(ncclInvalidArgument, "ncclConfig_t: minCTAs is %d, maxCTAs %d", config.minCTAs, config.maxCTAs), false;
     }
-    return in_range("blocking", config.blocking, 0, 1) && in_range("cgaClusterSize", config.cgaClusterSize, 0, 8) &&
+    return in_range("cgaClusterSize", config.cgaClusterSize, 0, 8) &&
            in_range("minCTAs", config.minCTAs, 1, 32) && in_range("maxCTAs", config.maxCTAs, 1, 32) &&
            in_range("splitShare", config.splitShare, 0, 1) &&
            in_range("CTAPolicy", config.CTAPolicy, NCCL_CTA_POLICY_DEFAULT, NCCL_CTA_POLICY_ZERO);
@@ -220,17 +212,17 @@ ncclResult_t launch(ncclComm_t comm, const char *call, cudaStream_t stream, coll
     if (result != ncclSuccess || coll.count == 0) {
         return result;
     }
-    bool at_once = comm->collectives++ > 0 && comm->random() % 8 != 0;
-    int  polls   = at_once || comm->blocking ? 0 : 1;
-    return start(comm, call, at_once, [=]() mutable {
+    action_t enqueue = [=] {
         standin::run_t run;
         run.group = group;
         run.coll  = coll;
-        if (polls-- > 0) {
-            return ncclInProgress;
-        }
         return standin::enqueue(stream, call, run) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
-    });
+    };
+    if (comm->collectives++ > 0 && comm->random() % 8 != 0) {
+        return enqueue();
+    }
+    int polls = 1;
+    return defer(comm, call, [=]() mutable { return polls-- > 0 ? ncclInProgress : enqueue(); });
 }
 
 coll_t make_coll(standin::coll_kind_t kind, ncclDataType_t type, size_t count, const void *send, void *recv)
@@ -295,7 +287,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm_p, int size, ncclUniqueId i
     if (comm_p == nullptr || size < 1 || size > standin::MAX_RANKS || rank < 0 || rank >= size) {
         return refuse(ncclInvalidArgument, "ncclCommInitRankConfig: rank %d of %d", rank, size);
     }
-    if (config != nullptr && !config_fits(*config)) {
+    if (!config_fits(config)) {
         return ncclInvalidArgument;
     }
     if (cudaGetDevice(&device) != cudaSuccess) {
@@ -307,12 +299,11 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm_p, int size, ncclUniqueId i
         return fd < 0 ? ncclRemoteError : ncclInvalidUsage;
     }
     ncclComm_t comm = new ncclComm();
-    comm->group     = group;
-    comm->blocking  = config == nullptr || config->blocking != 0;
+    comm->group = group;
     comm->random.seed(unsigned(standin::setting("seed", 1)) + unsigned(rank));
     comms.insert(comm);
     *comm_p = comm;
-    return start(comm, "ncclCommInitRankConfig", false, [comm] { return await_ranks(comm); });
+    return defer(comm, "ncclCommInitRankConfig", [comm] { return await_ranks(comm); });
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state_p)
@@ -332,7 +323,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm)
     if (result != ncclSuccess) {
         return result;
     }
-    return start(comm, "ncclCommFinalize", false, [comm] {
+    return defer(comm, "ncclCommFinalize", [comm] {
         if (comm->group->busy.load()) {
             return ncclInProgress;
         }
@@ -436,7 +427,7 @@ ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *memory, size_t nbytes
     }
     standin::window_t wanted = {size_t(start_address - allocation->first), nbytes, flags};
     *window_p                = nullptr;
-    return start(comm, "ncclCommWindowRegister", false, [=] {
+    return defer(comm, "ncclCommWindowRegister", [=] {
         ncclResult_t agreed = comm->group->agree_on_window(wanted);
         if (agreed == ncclSuccess && comm->group->one_host()) {
             *window_p = new ncclWindow_vidmem{start_address};
