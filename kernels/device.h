@@ -83,6 +83,13 @@ typedef struct {
     /* SHOAL_OK when everything on the compute queue is done, else SHOAL_IN_PROGRESS or an error. */
     shoal_status_t (*poll)(shoal_device_t *device);
     /*
+     * Does for an op what its first run would do beyond later ones, choosing among kernels by timing them, say; on idle queues, so that no
+     * step waits for it. Arguments as for `run`; what the op overwrites is undefined afterwards, what it adds to is untouched.
+     */
+    shoal_status_t (*prepare)(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace);
+    /* Enqueues a fill of memory with ordinary numbers whatever their type, for `prepare` to time ops on: zeros would flatter. */
+    shoal_status_t (*fill_noise)(shoal_device_t *device, void *memory, size_t nbytes);
+    /*
      * From record_begin to record_end, what is enqueued is recorded instead of executed, with the addresses that it is given. Ops must have been
      * run once before. Other queues than compute begin by awaiting a signal of it, and compute awaits one of theirs at the end.
      */
@@ -128,7 +135,7 @@ extern const shoal_device_ops_t shoal_cuda_device_ops; /* builds with SHOAL_HAVE
 /* The backends of this build, ended by NULL: "cpu" is always there. */
 extern const shoal_device_ops_t *const shoal_device_backends[];
 
-/* Lets shoal_device_open find one more backend, by name only: the tests'. At most one. */
+/* Lets shoal_device_open find one more backend, by name only: the tests' emulated one. At most one. */
 void shoal_device_add(const shoal_device_ops_t *ops);
 
 /*

@@ -55,7 +55,11 @@ static shoal_status_t bind(shoal_executor_t *executor, const shoal_program_t *pr
             bound->args[i][a] = shoal_executor_address(executor, program, node->args[a]);
         }
     }
-    return executor->config.device->ops->stream != NULL ? shoal_executor_bind_stream(executor, bound) : SHOAL_OK;
+    if (executor->config.device->ops->stream == NULL) {
+        return SHOAL_OK;
+    }
+    SHOAL_TRY(shoal_executor_bind_stream(executor, bound));
+    return shoal_executor_prepare_stream(executor, bound);
 }
 
 /* Devices with a stream want collectives enqueued, the others want them driven; a transport does one or the other. */

@@ -53,6 +53,7 @@ struct shoal_executor {
 
 /* executor_stream.c: what is different where the device has a stream. */
 shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
+shoal_status_t shoal_executor_prepare_stream(shoal_executor_t *executor, const shoal_bound_t *bound);
 void           shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
 shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound_t *bound, shoal_times_t *times_p);
 

@@ -131,6 +131,38 @@ shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_boun
     return stream->reserve_signals(device, program->nnodes + SHOAL_QUEUE_COUNT);
 }
 
+static shoal_status_t name_failure(const shoal_bound_t *bound, int32_t i, shoal_status_t status)
+{
+    char what[128];
+    if (status != SHOAL_OK) {
+        shoal_program_describe(bound->program, i, what, sizeof(what));
+        shoal_error("that was in %s", what);
+    }
+    return status;
+}
+
+/* Every compute op, on an arena of noise: here, where no other rank waits, and not in the first step, where all would. */
+shoal_status_t shoal_executor_prepare_stream(shoal_executor_t *executor, const shoal_bound_t *bound)
+{
+    shoal_device_t           *device = executor->config.device;
+    const shoal_stream_ops_t *stream = device->ops->stream;
+    const shoal_step_t       *step   = executor->step;
+    char                     *region = executor->config.region;
+    SHOAL_TRY(stream->fill_noise(device, region + step->arena_offset, step->total_nbytes - step->arena_offset));
+    for (int32_t i = 0; i < bound->program->nnodes; i++) {
+        const shoal_node_t *node = &bound->program->nodes[i];
+        if (node->lane != SHOAL_LANE_COMPUTE) {
+            continue;
+        }
+        if (bound->room != NULL) {
+            SHOAL_TRY(stream->leave_room(device, bound->room[i]));
+        }
+        SHOAL_TRY(name_failure(bound, i, stream->prepare(device, &node->op, bound->args[i], region + step->workspace_offset)));
+    }
+    SHOAL_TRY(bound->room != NULL ? stream->leave_room(device, 0) : SHOAL_OK);
+    return device->ops->synchronize(device);
+}
+
 void shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound)
 {
     const shoal_stream_ops_t *stream = executor->config.device->ops->stream;
@@ -235,16 +267,6 @@ static shoal_status_t enqueue_node(shoal_executor_t *executor, const shoal_bound
         SHOAL_TRY(enqueue_compute(executor, bound, i));
     }
     return node->signals ? stream->signal(device, queue_of(node), i) : SHOAL_OK;
-}
-
-static shoal_status_t name_failure(const shoal_bound_t *bound, int32_t i, shoal_status_t status)
-{
-    char what[128];
-    if (status != SHOAL_OK) {
-        shoal_program_describe(bound->program, i, what, sizeof(what));
-        shoal_error("that was in %s", what);
-    }
-    return status;
 }
 
 /* ---- a step ---- */

@@ -176,7 +176,7 @@ static void open_cuda(shoal_cuda_t *cuda, bool deterministic)
     *cuda = (shoal_cuda_t){.device = -1, .capability = HOPPER, .deterministic = deterministic};
     for (int kind = 0; kind < SHOAL_OP_COMPUTE_COUNT; kind++) {
         for (int dtype = 0; dtype < SHOAL_CUDA_DTYPES; dtype++) {
-            cuda->kernels[kind][dtype] = (shoal_cuda_kernel_t){other_run, other_workspace, "other"};
+            cuda->kernels[kind][dtype] = (shoal_cuda_kernel_t){other_run, other_workspace, "other", NULL};
         }
     }
     if (capability != 0) {

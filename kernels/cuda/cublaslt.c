@@ -484,15 +484,27 @@ static shoal_status_t find_plan(shoal_cuda_t *cuda, const shoal_cublaslt_key_t *
     return SHOAL_OK;
 }
 
-static shoal_status_t cublaslt_matmul(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *workspace)
+static shoal_status_t plan_of(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, const operands_t *x, plan_t **plan_p)
 {
-    shoal_cublaslt_key_t key  = key_of(cuda, op, args[2] != NULL);
-    operands_t           x    = gather(op, args, workspace);
-    plan_t              *plan = NULL;
+    shoal_cublaslt_key_t key = key_of(cuda, op, args[2] != NULL);
     if (!operands_aligned(op, args)) {
         key.flags |= SHOAL_CUBLASLT_UNALIGNED;
     }
-    SHOAL_TRY(find_plan(cuda, &key, &x, &plan));
+    return find_plan(cuda, &key, x, plan_p);
+}
+
+static shoal_status_t cublaslt_prepare(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *workspace)
+{
+    operands_t x    = gather(op, args, workspace);
+    plan_t    *plan = NULL;
+    return plan_of(cuda, op, args, &x, &plan);
+}
+
+static shoal_status_t cublaslt_matmul(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *workspace)
+{
+    operands_t x    = gather(op, args, workspace);
+    plan_t    *plan = NULL;
+    SHOAL_TRY(plan_of(cuda, op, args, &x, &plan));
     if (plan->own) {
         return shoal_cuda_matmul(cuda, op, args, workspace);
     }
@@ -524,7 +536,7 @@ static shoal_status_t create(shoal_cuda_t *cuda)
 
 shoal_status_t shoal_cuda_fill_cublaslt(shoal_cuda_t *cuda)
 {
-    static const shoal_cuda_kernel_t kernel = {cublaslt_matmul, cublaslt_workspace, "cublaslt"};
+    static const shoal_cuda_kernel_t kernel = {cublaslt_matmul, cublaslt_workspace, "cublaslt", cublaslt_prepare};
     if (cuda->device >= 0) {
         shoal_status_t status = create(cuda);
         if (status != SHOAL_OK) {

@@ -32,6 +32,7 @@ typedef struct {
     shoal_cuda_run_fn_t       run;
     shoal_cuda_workspace_fn_t workspace; /* NULL: needs none */
     const char               *source;    /* "own", "cublaslt", "cudnn": for `info`, errors and tests */
+    shoal_cuda_run_fn_t       prepare;   /* does what the first run of an op of these dimensions does beyond the others; NULL: nothing */
 } shoal_cuda_kernel_t;
 
 typedef shoal_cuda_kernel_t shoal_cuda_registry_t[SHOAL_OP_COMPUTE_COUNT][SHOAL_CUDA_DTYPES];

@@ -285,13 +285,21 @@ static shoal_status_t run_slice(shoal_cuda_t *cuda, const shoal_op_t *op, void *
     return enqueue(cuda, plan, tensors, work + scratch.plan);
 }
 
-static shoal_status_t run(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *work)
+static shoal_status_t prepare(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *work)
 {
-    plan_t *plan = find_plan(cuda, op);
-    if (plan == NULL) {
+    (void)args;
+    (void)work;
+    if (find_plan(cuda, op) == NULL) {
         shoal_error("cudnn: out of memory");
         return SHOAL_ERR_NO_MEMORY;
     }
+    return SHOAL_OK;
+}
+
+static shoal_status_t run(shoal_cuda_t *cuda, const shoal_op_t *op, void *const *args, void *work)
+{
+    SHOAL_TRY(prepare(cuda, op, args, work));
+    plan_t *plan = find_plan(cuda, op);
     if (!serves(op)) {
         return run_displaced(cuda, op, args, work, plan, "T is below 64, or D or a leading dimension is nothing for it");
     }
@@ -316,7 +324,7 @@ static shoal_status_t run(shoal_cuda_t *cuda, const shoal_op_t *op, void *const 
 static void override(shoal_cuda_kernel_t *slot, shoal_cuda_kernel_t *displaced_p)
 {
     *displaced_p = *slot;
-    *slot        = (shoal_cuda_kernel_t){run, workspace, "cudnn"};
+    *slot        = (shoal_cuda_kernel_t){run, workspace, "cudnn", prepare};
 }
 
 /* A cuDNN that does not work here leaves attention to the kernels that are there already. */

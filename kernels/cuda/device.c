@@ -263,6 +263,13 @@ static shoal_status_t cuda_run(shoal_device_t *device, const shoal_op_t *op, voi
     return shoal_cuda_check(cudaGetLastError(), shoal_op_kind_name(op->kind));
 }
 
+shoal_status_t shoal_cuda_prepare(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace)
+{
+    const shoal_cuda_kernel_t *kernel = NULL;
+    SHOAL_TRY(find_kernel(shoal_cuda_of(device), op, &kernel));
+    return kernel->prepare != NULL ? kernel->prepare(shoal_cuda_of(device), op, args, workspace) : SHOAL_OK;
+}
+
 static shoal_status_t cuda_synchronize(shoal_device_t *device)
 {
     SHOAL_CUDA_TRY(cudaStreamSynchronize(shoal_cuda_of(device)->stream));

@@ -9,6 +9,9 @@ shoal_cuda_t *shoal_cuda_of(shoal_device_t *device);
 
 extern const shoal_stream_ops_t shoal_cuda_stream_ops; /* stream.c */
 
+/* device.c: the slot `prepare`. */
+shoal_status_t shoal_cuda_prepare(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace);
+
 /* stream.c: the queues, and what belongs to them. */
 shoal_status_t shoal_cuda_open_queues(shoal_cuda_t *cuda);
 void           shoal_cuda_close_queues(shoal_cuda_t *cuda);

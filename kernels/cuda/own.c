@@ -2,8 +2,8 @@
 /* The first layer of the CUDA registry: every kind, by the kernels of this folder, each of which serves both storage types. */
 #include "kernels/cuda/own.h"
 
-#define OWN(name)                {shoal_cuda_##name, NULL, "own"}
-#define OWN_WITH_WORKSPACE(name) {shoal_cuda_##name, shoal_cuda_##name##_workspace, "own"}
+#define OWN(name)                {shoal_cuda_##name, NULL, "own", NULL}
+#define OWN_WITH_WORKSPACE(name) {shoal_cuda_##name, shoal_cuda_##name##_workspace, "own", NULL}
 
 static const shoal_cuda_kernel_t own_kernels[SHOAL_OP_COMPUTE_COUNT] = {
     [SHOAL_OP_EMBED]         = OWN(embed),

@@ -180,6 +180,12 @@ static shoal_status_t poll(shoal_device_t *device)
     return shoal_cuda_check(error, "cudaStreamQuery");
 }
 
+static shoal_status_t fill_noise(shoal_device_t *device, void *memory, size_t nbytes)
+{
+    SHOAL_TRY(shoal_cuda_noise(shoal_cuda_of(device), memory, nbytes));
+    return shoal_cuda_check(cudaGetLastError(), "noise");
+}
+
 /* Thread-local: another thread's call (a transport's, say) cannot spoil the recording. */
 static shoal_status_t record_begin(shoal_device_t *device)
 {
@@ -243,6 +249,8 @@ const shoal_stream_ops_t shoal_cuda_stream_ops = {
     .native         = native,
     .leave_room     = leave_room,
     .poll           = poll,
+    .prepare        = shoal_cuda_prepare,
+    .fill_noise     = fill_noise,
     .record_begin   = record_begin,
     .record_end     = record_end,
     .replay         = replay,
