@@ -14,18 +14,8 @@ const shoal_device_ops_t *const shoal_device_backends[] = {
     NULL,
 };
 
-static const shoal_device_ops_t *added;
-
-void shoal_device_add(const shoal_device_ops_t *ops)
-{
-    added = ops;
-}
-
 static shoal_status_t open_named(const char *name, const shoal_device_config_t *config, shoal_device_t **device_p)
 {
-    if (added != NULL && strcmp(added->name, name) == 0) {
-        return added->open(config, device_p);
-    }
     for (size_t i = 0; shoal_device_backends[i] != NULL; i++) {
         if (strcmp(shoal_device_backends[i]->name, name) == 0) {
             return shoal_device_backends[i]->open(config, device_p);

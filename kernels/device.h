@@ -135,9 +135,6 @@ extern const shoal_device_ops_t shoal_cuda_device_ops; /* builds with SHOAL_HAVE
 /* The backends of this build, ended by NULL: "cpu" is always there. */
 extern const shoal_device_ops_t *const shoal_device_backends[];
 
-/* Lets shoal_device_open find one more backend, by name only: the tests' emulated one. At most one. */
-void shoal_device_add(const shoal_device_ops_t *ops);
-
 /*
  * Opens the device named "cpu", "cuda" or "auto" ("cuda" if the build and the machine have it, else "cpu"). Asking for one
  * that is not in the build or not on this machine is SHOAL_ERR_CONFIG, and the message says which and why.
