@@ -180,12 +180,22 @@ static shoal_status_t trace(run_t *run, size_t t)
     return shoal_trace_write(run->spec->run.dir, file, &trainer->step.train, &timeline, 1);
 }
 
+/* Once, where it begins: a sweep wants the row with its bad end, so the run goes on. */
+static void warn_if_lost(const run_t *run, size_t t)
+{
+    const shoal_step_record_t *steps = run->outcome.steps;
+    if (run->trainer.peers.rank == 0 && !isfinite(steps[t - 1].loss) && (t == 1 || isfinite(steps[t - 2].loss))) {
+        shoal_warn("step %zu: the loss is %g; training has diverged", t, steps[t - 1].loss);
+    }
+}
+
 static shoal_status_t one_step(run_t *run, size_t t, bool *stopped_p)
 {
     shoal_step_record_t *step = &run->outcome.steps[t - 1];
     run->trainer.stop         = stop_requested != 0;
     SHOAL_TRY(shoal_trainer_step(&run->trainer, t, step, stopped_p));
     run->outcome.nsteps = t;
+    warn_if_lost(run, t);
     if (t == 1) {
         run->outcome.launch_to_first_step_ms = (wall_clock_s() - run->launched_at) * 1e3;
         run->outcome.first_step_ms           = step->step_ms;

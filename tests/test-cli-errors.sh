@@ -60,6 +60,8 @@ awk -v ops="$ops" '
     $1 == "all" { all = $3; body = 0 }
     body { for (i = 2; i <= NF; i++) if ($i ~ /%$/) { sum += $(i - 4); if ($(i - 3) + 0 < 0) bad = 1 } }
     END { exit !(ops > 0 && sum == ops && all == ops && !bad) }' table || fail "bench ops does not list the program's $ops ops: $(cat table)"
+"$shoal" train "$@" optim.lr=1e6 optim.clip=0 run.steps=30 run.dir=diverged 2>err >/dev/null || fail "a run that diverges ends with $?"
+grep -q 'warning: step [0-9]*: the loss is -*\(nan\|inf\); training has diverged' err || fail "no word of a loss that is no number: $(cat err)"
 expect 2 'no configuration file given' bench ops
 expect 2 '--steps expects' bench ops --steps 0 bench.conf
 
