@@ -20,17 +20,9 @@
 
 #include "runtime/board.h"
 #include "runtime/bootstrap.h"
+#include "tests/rank_check.h"
 
 enum { NRANKS = 4 };
-
-/* As seen by a rank, which reports by its exit code. */
-#define CHECK(condition)                                                                  \
-    do {                                                                                  \
-        if (!(condition)) {                                                               \
-            fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1);                                                                      \
-        }                                                                                 \
-    } while (0)
 
 static shoal_bootstrap_t *open_world(void)
 {

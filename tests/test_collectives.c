@@ -20,17 +20,9 @@
 #include "base/time.h"
 #include "collectives/transport.h"
 #include "runtime/bootstrap.h"
+#include "tests/rank_check.h"
 
 enum { GUARD_NBYTES = 64, GUARD = 0x5a, PEER_LIMIT_MS = 30000 };
-
-/* A failed check ends the rank: the launcher then reports the failure. */
-#define CHECK(condition)                                                                        \
-    do {                                                                                        \
-        if (!(condition)) {                                                                     \
-            fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition);       \
-            exit(1);                                                                            \
-        }                                                                                       \
-    } while (0)
 
 typedef struct {
     shoal_bootstrap_t *bootstrap;

@@ -27,20 +27,12 @@
 #include "kernels/device.h"
 #include "runtime/bootstrap.h"
 #include "tests/capture.h"
+#include "tests/rank_check.h"
 #include "tests/train_run.h"
 
 enum { NGUARDS = 16, DEADLINE_MS = 30000 };
 
 static const float GUARD = 77.0f;
-
-/* A failed check ends the rank: the launcher then reports the failure. */
-#define CHECK(condition)                                                                        \
-    do {                                                                                        \
-        if (!(condition)) {                                                                     \
-            fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition);       \
-            exit(1);                                                                            \
-        }                                                                                       \
-    } while (0)
 
 /* ---- A rank ---- */
 

@@ -14,17 +14,9 @@
 #include <cuda_runtime_api.h>
 
 #include "base/dtype.h"
+#include "tests/rank_check.h"
 
 enum { RANK_SECONDS = 60 };
-
-/* In a rank: says what does not hold, and ends the process. */
-#define CHECK(condition)                                                               \
-    do {                                                                               \
-        if (!(condition)) {                                                            \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
-            _exit(1);                                                                  \
-        }                                                                              \
-    } while (0)
 
 typedef void (*rank_fn_t)(int rank, int size);
 
