@@ -243,7 +243,7 @@ static shoal_status_t apply_override(shoal_config_t *config, const char *word)
     char        name[256], where[TEXT_NBYTES];
     snprintf(where, sizeof(where), "'%s'", word);
     if (equals == NULL) {
-        shoal_error("%s: expects group.key=value", where);
+        shoal_error("%s: expects group.key=value%s", where, word[0] == '-' ? "; options stand before the configuration file" : "");
         return SHOAL_ERR_CONFIG;
     }
     snprintf(name, sizeof(name), "%.*s", (int)(equals - word), word);

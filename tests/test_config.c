@@ -66,6 +66,7 @@ static const struct {
     {NULL, {"model.steps=4"}, 1, "'model.steps=4': unknown key model.steps; did you mean run.steps?"},
     {NULL, {"optim.nmae=adamw"}, 1, "did you mean optim.name?"},
     {NULL, {"model.heads"}, 1, "'model.heads': expects group.key=value"},
+    {NULL, {"--schedule"}, 1, "'--schedule': expects group.key=value; options stand before the configuration file"},
     {NULL, {"=3"}, 1, "'=3': unknown key"},
     /* types */
     {"model = { heads = \"4\"; };", {NULL}, 1, "test.conf:1: model.heads = \"4\": expects a whole number from 1 to 4096"},
