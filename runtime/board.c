@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* See board.h. Words are written and read one by one: a reader wants to know where somebody stands who has stopped moving. */
+/*
+ * See board.h. Words are written and read one by one: a reader wants to know where somebody stands who has stopped moving. Each rank
+ * holds a lock on its page, which the kernel drops when the process ends, before anybody has waited for it.
+ */
 #include "runtime/board.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -24,9 +27,9 @@ typedef struct {
 } card_t;
 
 struct shoal_board {
-    int     rank, size;
-    int     fd;
+    int      rank, size;
     page_t **pages; /* (size) NULL: unknown */
+    int     *fds;   /* (size) of the pages; -1 likewise */
     card_t  *cards; /* (size) */
 };
 
@@ -39,10 +42,12 @@ static page_t *map_page(int fd, int protection)
 /* This rank's own page. Without one it is unknown to the others, and they to it. */
 static void make_page(shoal_board_t *board)
 {
-    board->fd = memfd_create("shoal-board", MFD_CLOEXEC);
-    if (board->fd >= 0 && ftruncate(board->fd, sizeof(page_t)) == 0) {
-        board->pages[board->rank] = map_page(board->fd, PROT_READ | PROT_WRITE);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int          fd   = memfd_create("shoal-board", MFD_CLOEXEC);
+    if (fd >= 0 && ftruncate(fd, sizeof(page_t)) == 0 && fcntl(fd, F_SETLK, &lock) == 0) {
+        board->pages[board->rank] = map_page(fd, PROT_READ | PROT_WRITE);
     }
+    board->fds[board->rank] = fd;
 }
 
 static void map_neighbours(shoal_board_t *board)
@@ -55,13 +60,10 @@ static void map_neighbours(shoal_board_t *board)
             continue;
         }
         snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)card->pid, card->fd);
-        int fd          = open(path, O_RDONLY | O_CLOEXEC);
-        board->pages[r] = fd >= 0 ? map_page(fd, PROT_READ) : NULL;
+        board->fds[r]   = open(path, O_RDONLY | O_CLOEXEC);
+        board->pages[r] = board->fds[r] >= 0 ? map_page(board->fds[r], PROT_READ) : NULL;
         if (board->pages[r] == NULL) {
             shoal_trace("rank %d's progress cannot be seen from here: %s", r, strerror(errno));
-        }
-        if (fd >= 0) {
-            close(fd);
         }
     }
 }
@@ -73,17 +75,21 @@ shoal_status_t shoal_board_open(const shoal_bootstrap_t *bootstrap, const shoal_
         shoal_error("no memory for the board");
         return SHOAL_ERR_NO_MEMORY;
     }
-    *board       = (shoal_board_t){.rank = peers->rank, .size = peers->size, .fd = -1};
+    *board       = (shoal_board_t){.rank = peers->rank, .size = peers->size};
     board->pages = calloc((size_t)peers->size, sizeof(*board->pages));
     board->cards = calloc((size_t)peers->size, sizeof(*board->cards));
-    if (board->pages == NULL || board->cards == NULL) {
+    board->fds   = malloc((size_t)peers->size * sizeof(*board->fds));
+    for (int r = 0; board->fds != NULL && r < peers->size; r++) {
+        board->fds[r] = -1;
+    }
+    if (board->pages == NULL || board->cards == NULL || board->fds == NULL) {
         shoal_board_close(board);
         shoal_error("no memory for the board");
         return SHOAL_ERR_NO_MEMORY;
     }
     make_page(board);
     shoal_board_post(board, &(shoal_place_t){0});
-    card_t         mine   = {bootstrap->node, board->pages[peers->rank] != NULL ? board->fd : -1, getpid()};
+    card_t         mine   = {bootstrap->node, board->pages[peers->rank] != NULL ? board->fds[peers->rank] : -1, getpid()};
     shoal_status_t status = peers->exchange(peers->context, &mine, sizeof(mine), board->cards);
     if (status != SHOAL_OK) {
         shoal_board_close(board);
@@ -104,9 +110,12 @@ void shoal_board_close(shoal_board_t *board)
             munmap(board->pages[r], sizeof(page_t));
         }
     }
-    if (board->fd >= 0) {
-        close(board->fd);
+    for (int r = 0; board->fds != NULL && r < board->size; r++) {
+        if (board->fds[r] >= 0) {
+            close(board->fds[r]);
+        }
     }
+    free(board->fds);
     free(board->pages);
     free(board->cards);
     free(board);
@@ -123,6 +132,13 @@ void shoal_board_post(shoal_board_t *board, const shoal_place_t *place)
     }
 }
 
+/* By another process. What cannot be asked is taken for locked. */
+static bool is_locked(int fd)
+{
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
 bool shoal_board_read(const shoal_board_t *board, int rank, shoal_place_t *place_p, bool *alive_p)
 {
     const page_t *page = board->pages[rank];
@@ -133,6 +149,6 @@ bool shoal_board_read(const shoal_board_t *board, int rank, shoal_place_t *place
         place_p->notes[queue] = atomic_load_explicit(&page->notes[queue], memory_order_relaxed);
     }
     place_p->run = atomic_load_explicit(&page->run, memory_order_relaxed);
-    *alive_p     = kill(board->cards[rank].pid, 0) == 0 || errno != ESRCH;
+    *alive_p     = rank == board->rank || is_locked(board->fds[rank]);
     return true;
 }

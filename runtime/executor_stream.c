@@ -415,7 +415,9 @@ static bool name_if_behind(const shoal_executor_t *executor, const shoal_bound_t
 /* Of this host only: what ranks of others have not done, their neighbours say. */
 static void name_who_is_behind(const shoal_executor_t *executor, const shoal_bound_t *bound, const shoal_place_t *mine)
 {
+    enum { GRACE_US = 100000 }; /* a process that was killed loses its connections a moment before it has ended */
     bool any = false;
+    usleep(GRACE_US);
     for (int r = 0; executor->config.board != NULL && r < executor->step->nranks; r++) {
         any = (r != executor->step->rank && name_if_behind(executor, bound, mine, r)) || any;
     }
