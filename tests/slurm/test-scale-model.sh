@@ -137,9 +137,13 @@ test_limits() {
         "$(model run a srun -N 3 tc qdisc show dev eth0 | grep -c 'tbf.* rate 100Mbit ')"
 }
 
+# About one in a hundred such steps of Slurm 22.05 never starts, with or without its direct connections: it gets a second chance.
+hello() {
+    timeout -k 5 25 "$slurm/scale-model" run --dir "$work/a" srun --mpi=pmix -N 3 "$work/pmix-hello"
+}
+
 test_pmix() {
-    check "PMIx joins all ranks" equal "0/3 n1 n2 n3 1/3 n1 n2 n3 2/3 n1 n2 n3" \
-        "$(model run a srun --mpi=pmix -N 3 "$work/pmix-hello" | words)"
+    check "PMIx joins all ranks" equal "0/3 n1 n2 n3 1/3 n1 n2 n3 2/3 n1 n2 n3" "$({ hello || hello; } | words)"
     check "steps of one job run side by side" equal "n1 n1 n2 n2" \
         "$(model run a salloc --quiet -N 2 sh -c 'srun --overlap hostname & srun --overlap hostname; wait' | words)"
 }
