@@ -16,6 +16,7 @@
 
 #include "base/time.h"
 #include "kernels/device.h"
+#include "kernels/op_table.h"
 
 typedef struct {
     const char *note;

@@ -132,6 +132,18 @@ typedef enum {
     SHOAL_OP_COUNT
 } shoal_op_kind_t;
 
+/*
+ * A lane is an ordered queue of a step: kernels, gathers of parameters, reductions of gradients, and
+ * what the host prepares.
+ */
+typedef enum {
+    SHOAL_LANE_COMPUTE,
+    SHOAL_LANE_GATHER,
+    SHOAL_LANE_REDUCE,
+    SHOAL_LANE_HOST,
+    SHOAL_LANE_COUNT
+} shoal_lane_t;
+
 typedef enum { SHOAL_NORM_LAYER, SHOAL_NORM_RMS } shoal_norm_kind_t;
 typedef enum { SHOAL_ROPE_NONE, SHOAL_ROPE_INTERLEAVED, SHOAL_ROPE_HALF } shoal_rope_kind_t;
 typedef enum { SHOAL_ACT_GELU, SHOAL_ACT_GELU_TANH, SHOAL_ACT_SWIGLU } shoal_act_kind_t;
@@ -239,13 +251,5 @@ typedef struct {
         } fetch;
     };
 } shoal_op_t;
-
-const char *shoal_op_kind_name(shoal_op_kind_t kind);
-
-/* Floating-point operations of an op, two per multiply-add; attention counts the causal half. */
-double shoal_op_flops(const shoal_op_t *op);
-
-/* The fewest bytes that an op can move: each input read once, each output written once. */
-double shoal_op_nbytes(const shoal_op_t *op);
 
 #endif

@@ -84,9 +84,8 @@ typedef void (*visit_fn_t)(linker_t *linker, shoal_buffer_id_t id, bool writes, 
 
 static void visit_buffers(linker_t *linker, int32_t index, visit_fn_t visit, int32_t *need)
 {
-    const shoal_node_t *node = &linker->program->nodes[index];
-    uint32_t            reads, writes;
-    shoal_op_access(&node->op, &reads, &writes);
+    const shoal_node_t *node   = &linker->program->nodes[index];
+    uint32_t            writes = shoal_op_writes(&node->op);
     for (int i = 0; i < SHOAL_OP_MAX_ARGS; i++) {
         if (node->args[i].id >= 0) {
             visit(linker, node->args[i].id, (writes >> i) & 1u, index, need);
@@ -195,9 +194,7 @@ static bool overlap(const shoal_program_t *program, shoal_buffer_id_t a, shoal_b
 
 static bool conflict(const shoal_program_t *program, const shoal_node_t *a, const shoal_node_t *b)
 {
-    uint32_t reads, writes_a, writes_b;
-    shoal_op_access(&a->op, &reads, &writes_a);
-    shoal_op_access(&b->op, &reads, &writes_b);
+    uint32_t writes_a = shoal_op_writes(&a->op), writes_b = shoal_op_writes(&b->op);
     for (int i = 0; i < SHOAL_OP_MAX_ARGS; i++) {
         for (int j = 0; a->args[i].id >= 0 && j < SHOAL_OP_MAX_ARGS; j++) {
             bool writes = ((writes_a >> i) | (writes_b >> j)) & 1u;

@@ -11,44 +11,6 @@
 
 #include "base/log.h"
 
-#define BIT(i) (1u << (i))
-
-/* What each kind reads and writes, by argument. An op that adds to an output also reads it, which orders it just the same. */
-static const struct {
-    uint32_t     reads, writes;
-    shoal_lane_t lane;
-} access_table[SHOAL_OP_COUNT] = {
-    [SHOAL_OP_EMBED]          = {BIT(0) | BIT(1) | BIT(2), BIT(3), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_EMBED_BWD]      = {BIT(0) | BIT(1), BIT(2) | BIT(3), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_NORM]           = {BIT(0) | BIT(1) | BIT(2) | BIT(3), BIT(4) | BIT(5) | BIT(6), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_NORM_BWD]       = {BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(4), BIT(5) | BIT(6) | BIT(7), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_MATMUL]         = {BIT(0) | BIT(1) | BIT(2), BIT(3), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_COLSUM]         = {BIT(0), BIT(1), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_HEADPREP]       = {BIT(0) | BIT(1) | BIT(2), BIT(3), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_HEADPREP_BWD]   = {BIT(0) | BIT(1) | BIT(2) | BIT(3), BIT(4) | BIT(5), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_ATTENTION]      = {BIT(0) | BIT(1) | BIT(2), BIT(3) | BIT(4), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_ATTENTION_BWD]  = {BIT(6) - 1, BIT(6) | BIT(7) | BIT(8), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_ACT]            = {BIT(0), BIT(1), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_ACT_BWD]        = {BIT(0) | BIT(1), BIT(2), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_XENT]           = {BIT(0) | BIT(1), BIT(0) | BIT(2), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_SUM]            = {BIT(0), BIT(1), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_SUMSQ]          = {BIT(0), BIT(1), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_CAST]           = {BIT(0), BIT(1), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_FILL]           = {0, BIT(0), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_NORMAL]         = {0, BIT(0), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_OPTIM]          = {BIT(4) | BIT(6) | BIT(7), BIT(0) | BIT(1) | BIT(2) | BIT(3) | BIT(5), SHOAL_LANE_COMPUTE},
-    [SHOAL_OP_ALL_GATHER]     = {BIT(0), BIT(1), SHOAL_LANE_GATHER},
-    [SHOAL_OP_REDUCE_SCATTER] = {BIT(0), BIT(1), SHOAL_LANE_REDUCE},
-    [SHOAL_OP_ALL_REDUCE]     = {0, BIT(0), SHOAL_LANE_REDUCE},
-    [SHOAL_OP_FETCH]          = {0, BIT(0) | BIT(1), SHOAL_LANE_HOST},
-};
-
-void shoal_op_access(const shoal_op_t *op, uint32_t *reads_p, uint32_t *writes_p)
-{
-    *reads_p  = access_table[op->kind].reads;
-    *writes_p = access_table[op->kind].writes;
-}
-
 const char *shoal_lane_name(shoal_lane_t lane)
 {
     static const char *const names[SHOAL_LANE_COUNT] = {"compute", "gather", "reduce", "host"};
@@ -151,7 +113,7 @@ int32_t shoal_program_emit(shoal_program_t *program, const shoal_op_t *op, int n
                       .op          = *op,
                       .read_tokens = {-1, -1},
                       .write_token = -1,
-                      .lane        = access_table[op->kind].lane,
+                      .lane        = shoal_op_row(op->kind)->lane,
                       .phase       = program->phase,
                       .unit        = program->unit,
     };
@@ -240,14 +202,18 @@ void shoal_program_describe(const shoal_program_t *program, int32_t index, char 
 
 static void print_args(const shoal_program_t *program, const shoal_node_t *node, FILE *to)
 {
-    uint32_t reads, writes;
-    shoal_op_access(&node->op, &reads, &writes);
     for (int i = 0; i < SHOAL_OP_MAX_ARGS; i++) {
+        static const char *const marks[] = {
+            [SHOAL_ROLE_NONE]   = "?",
+            [SHOAL_ROLE_READ]   = "<",
+            [SHOAL_ROLE_WRITE]  = ">",
+            [SHOAL_ROLE_UPDATE] = "<>",
+        };
         if (node->args[i].id < 0) {
             continue;
         }
-        const char *mark = writes & BIT(i) ? (reads & BIT(i) ? "<>" : ">") : "<";
-        fprintf(to, " %s%s", mark, program->buffers[node->args[i].id].name);
+        fprintf(to, " %s%s", marks[shoal_op_role(&node->op, i)],
+                program->buffers[node->args[i].id].name);
         if (node->args[i].offset > 0) {
             fprintf(to, "+%zu", node->args[i].offset);
         }

@@ -20,9 +20,7 @@
 #include <stdio.h>
 
 #include "base/status.h"
-#include "kernels/ops.h"
-
-typedef enum { SHOAL_LANE_COMPUTE, SHOAL_LANE_GATHER, SHOAL_LANE_REDUCE, SHOAL_LANE_HOST, SHOAL_LANE_COUNT } shoal_lane_t;
+#include "kernels/op_table.h"
 
 /* `state` lives for the run, `arena` from first to last use within a step. */
 typedef enum { SHOAL_HOME_STATE, SHOAL_HOME_ARENA } shoal_home_t;
@@ -149,9 +147,6 @@ shoal_status_t shoal_program_check(const shoal_program_t *program);
  * done before the op starts nor must wait for its end. lanes_p (nnodes), 0 for ops of other lanes. SHOAL_ERR_NO_MEMORY.
  */
 shoal_status_t shoal_program_overlaps(const shoal_program_t *program, uint8_t *lanes_p);
-
-/* Which arguments an op reads and writes, as bits. */
-void shoal_op_access(const shoal_op_t *op, uint32_t *reads_p, uint32_t *writes_p);
 
 const char *shoal_lane_name(shoal_lane_t lane);
 const char *shoal_phase_name(shoal_phase_t phase);

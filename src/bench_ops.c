@@ -45,67 +45,10 @@ typedef struct {
     int                  nrows;
 } bench_t;
 
-static void describe_shape(const shoal_op_t *op, char *text_p, size_t nbytes)
-{
-    switch (op->kind) {
-    case SHOAL_OP_EMBED:
-    case SHOAL_OP_EMBED_BWD:
-        snprintf(text_p, nbytes, "%zu tokens x %zu, vocabulary %zu", op->embed.N, op->embed.C, op->embed.V);
-        break;
-    case SHOAL_OP_NORM:
-    case SHOAL_OP_NORM_BWD:
-        snprintf(text_p, nbytes, "%zu x %zu", op->norm.N, op->norm.C);
-        break;
-    case SHOAL_OP_MATMUL:
-        snprintf(text_p, nbytes, "%zu x %zu x %zu %c%c%s %s", op->matmul.m, op->matmul.n, op->matmul.k, op->matmul.trans_a ? 'T' : 'N',
-                 op->matmul.trans_b ? 'T' : 'N', op->matmul.accumulate ? " +=" : "", shoal_dtype_name(op->matmul.out_dtype));
-        break;
-    case SHOAL_OP_COLSUM:
-        snprintf(text_p, nbytes, "%zu x %zu", op->colsum.m, op->colsum.n);
-        break;
-    case SHOAL_OP_HEADPREP:
-    case SHOAL_OP_HEADPREP_BWD:
-        snprintf(text_p, nbytes, "%zu x %zu heads x %zu", op->headprep.N, op->headprep.heads, op->headprep.D);
-        break;
-    case SHOAL_OP_ATTENTION:
-    case SHOAL_OP_ATTENTION_BWD:
-        snprintf(text_p, nbytes, "%zu x %zu x %zu/%zu heads x %zu", op->attention.B, op->attention.T, op->attention.H, op->attention.K,
-                 op->attention.D);
-        break;
-    case SHOAL_OP_ACT:
-    case SHOAL_OP_ACT_BWD:
-        snprintf(text_p, nbytes, "%zu x %zu", op->act.N, op->act.F);
-        break;
-    case SHOAL_OP_XENT:
-        snprintf(text_p, nbytes, "%zu x %zu", op->xent.n, op->xent.V);
-        break;
-    case SHOAL_OP_SUM:
-    case SHOAL_OP_SUMSQ:
-        snprintf(text_p, nbytes, "%zu", op->reduce.n);
-        break;
-    case SHOAL_OP_CAST:
-        snprintf(text_p, nbytes, "%zu, %s to %s", op->cast.n, shoal_dtype_name(op->cast.src_dtype), shoal_dtype_name(op->cast.dst_dtype));
-        break;
-    case SHOAL_OP_NORMAL:
-        snprintf(text_p, nbytes, "%zu", op->normal.n);
-        break;
-    case SHOAL_OP_OPTIM:
-        snprintf(text_p, nbytes, "%zu", op->optim.n);
-        break;
-    case SHOAL_OP_ALL_GATHER:
-    case SHOAL_OP_REDUCE_SCATTER:
-    case SHOAL_OP_ALL_REDUCE:
-        snprintf(text_p, nbytes, "%zu %s", op->coll.n, shoal_dtype_name(op->dtype));
-        break;
-    default:
-        snprintf(text_p, nbytes, " ");
-    }
-}
-
 static row_t *row_of(bench_t *bench, const shoal_op_t *op)
 {
     char shape[sizeof(bench->rows->shape)];
-    describe_shape(op, shape, sizeof(shape));
+    shoal_op_describe(op, shape, sizeof(shape));
     for (int r = 0; r < bench->nrows; r++) {
         if (bench->rows[r].kind == op->kind && strcmp(bench->rows[r].shape, shape) == 0) {
             return &bench->rows[r];

@@ -52,10 +52,10 @@ enum { CANDIDATE_COUNT = sizeof(candidates) / sizeof(candidates[0]) };
 
 /* One argument of a case: what it is, its bytes before the run, and its values wanted after it. */
 typedef struct {
-    role_t         role;
+    shoal_role_t   role;
     bool           coarse;
     shoal_dtype_t  dtype;
-    shape_t        shape;
+    shoal_shape_t  shape;
     size_t         nelem, nbytes;
     double        *want;    /* (nelem); NULL: omitted */
     unsigned char *initial; /* (nbytes) */
@@ -111,50 +111,6 @@ static void set_element(shoal_dtype_t dtype, void *x, size_t i, double value)
 
 /* ---- setting up a problem ---- */
 
-static shoal_dtype_t dtype_of(const shoal_op_t *op, type_t type)
-{
-    switch (type) {
-    case T_DTYPE:
-        return op->dtype;
-    case T_GDTYPE:
-        return op->gdtype;
-    case T_F32:
-        return SHOAL_F32;
-    case T_I32:
-        return SHOAL_I32;
-    case T_MATMUL_OUT:
-        return op->matmul.out_dtype;
-    case T_CAST_SRC:
-        return op->cast.src_dtype;
-    case T_CAST_DST:
-        return op->cast.dst_dtype;
-    }
-    return SHOAL_F32;
-}
-
-static bool accumulates(const shoal_op_t *op)
-{
-    switch (op->kind) {
-    case SHOAL_OP_EMBED_BWD:
-        return op->embed.accumulate;
-    case SHOAL_OP_NORM_BWD:
-        return op->norm.accumulate;
-    case SHOAL_OP_MATMUL:
-        return op->matmul.accumulate;
-    case SHOAL_OP_COLSUM:
-        return op->colsum.accumulate;
-    case SHOAL_OP_HEADPREP_BWD:
-        return op->headprep.accumulate;
-    case SHOAL_OP_SUM:
-    case SHOAL_OP_SUMSQ:
-        return op->reduce.accumulate;
-    case SHOAL_OP_CAST:
-        return op->cast.accumulate;
-    default:
-        return false;
-    }
-}
-
 /* Random values where the buffer is read, NaN between its rows and all over a pure output. */
 static void draw(const problem_t *problem, int arg, buffer_t *buffer)
 {
@@ -164,7 +120,7 @@ static void draw(const problem_t *problem, int arg, buffer_t *buffer)
     shoal_rng_normal(shoal_rng_stream(seed, name), 0, buffer->nelem, 1.0f, normal);
     for (size_t i = 0; i < buffer->nelem; i++) {
         bool inside     = i % buffer->shape.ld < buffer->shape.columns;
-        buffer->want[i] = inside && buffer->role != OUTPUT ? (double)normal[i] : (double)NAN;
+        buffer->want[i] = inside && buffer->role != SHOAL_ROLE_WRITE ? (double)normal[i] : (double)NAN;
     }
     free(normal);
 }
@@ -180,18 +136,15 @@ static void round_buffer(buffer_t *buffer)
 
 static void create_buffer(problem_t *problem, int arg)
 {
-    const arg_spec_t *spec   = &kind_specs[problem->op.kind].args[arg];
-    buffer_t         *buffer = &problem->buffers[arg];
-    if (spec->role == UNUSED || (problem->test_case->omit & OMIT(arg)) != 0) {
+    const shoal_arg_t *row    = &shoal_op_row(problem->op.kind)->args[arg];
+    buffer_t          *buffer = &problem->buffers[arg];
+    if (row->role == SHOAL_ROLE_NONE || (problem->test_case->omit & OMIT(arg)) != 0) {
         return;
     }
-    buffer->role   = spec->role;
-    buffer->coarse = spec->coarse;
-    buffer->dtype  = dtype_of(&problem->op, spec->type);
-    buffer->shape  = spec->shape(&problem->op);
-    if (buffer->role == GRADIENT) {
-        buffer->role = accumulates(&problem->op) ? UPDATE : OUTPUT;
-    }
+    buffer->role    = shoal_op_role(&problem->op, arg);
+    buffer->coarse  = (kind_specs[problem->op.kind].coarse & BIT(arg)) != 0;
+    buffer->dtype   = shoal_op_arg_dtype(&problem->op, arg);
+    buffer->shape   = row->shape(&problem->op);
     buffer->nelem   = (buffer->shape.rows - 1) * buffer->shape.ld + buffer->shape.columns;
     buffer->nbytes  = buffer->nelem * shoal_dtype_nbytes(buffer->dtype);
     buffer->want    = must(calloc(buffer->nelem, sizeof(double)));
@@ -415,7 +368,7 @@ static void check_outputs(const run_t *run)
         if (buffer->want == NULL || i == overwritten) {
             continue;
         }
-        if (buffer->role == INPUT) {
+        if (buffer->role == SHOAL_ROLE_READ) {
             check_same_bits(run, i, run->buffers[i].image + run->buffers[i].offset, buffer->initial, buffer->nbytes);
         } else {
             check_output(run, i);
@@ -429,7 +382,7 @@ static void adopt_outputs(const run_t *run, problem_t *problem)
     for (int i = 0; i < SHOAL_OP_MAX_ARGS; i++) {
         buffer_t        *buffer = &problem->buffers[i];
         const guarded_t *memory = &run->buffers[memory_of(problem, i)];
-        if (buffer->want != NULL && buffer->role != INPUT) {
+        if (buffer->want != NULL && buffer->role != SHOAL_ROLE_READ) {
             unsigned char *aligned = must(malloc(buffer->nbytes));
             memcpy(aligned, memory->image + memory->offset, buffer->nbytes);
             for (size_t j = 0; j < buffer->nelem; j++) {
@@ -479,11 +432,12 @@ static void check_op(const kernel_case_t *test_case, const shoal_op_t *op)
     destroy_problem(&problem);
 }
 
-static bool has_type(shoal_op_kind_t kind, type_t type)
+static bool has_gradients(shoal_op_kind_t kind)
 {
     bool found = false;
     for (int i = 0; i < SHOAL_OP_MAX_ARGS; i++) {
-        found |= kind_specs[kind].args[i].role != UNUSED && kind_specs[kind].args[i].type == type;
+        const shoal_arg_t *arg = &shoal_op_row(kind)->args[i];
+        found |= arg->role != SHOAL_ROLE_NONE && arg->type == SHOAL_ARG_GDTYPE;
     }
     return found;
 }
@@ -494,7 +448,7 @@ static void check_case(const kernel_case_t *test_case)
     shoal_op_t op = test_case->op;
     for (shoal_dtype_t dtype = SHOAL_F32; dtype <= SHOAL_BF16; dtype++) {
         for (shoal_dtype_t other = SHOAL_F32; other <= SHOAL_BF16; other++) {
-            bool gradients = has_type(op.kind, T_GDTYPE), matmul = op.kind == SHOAL_OP_MATMUL, cast = op.kind == SHOAL_OP_CAST;
+            bool gradients = has_gradients(op.kind), matmul = op.kind == SHOAL_OP_MATMUL, cast = op.kind == SHOAL_OP_CAST;
             if (other != SHOAL_F32 && !gradients && !matmul && !cast) {
                 continue;
             }
@@ -595,7 +549,9 @@ static void test_op_table(void **state)
 {
     (void)state;
     for (int i = 0; i < SHOAL_OP_COUNT; i++) {
-        assert_non_null(shoal_op_kind_name((shoal_op_kind_t)i));
+        shoal_op_t kind = {.kind = (shoal_op_kind_t)i};
+        assert_non_null(shoal_op_kind_name(kind.kind));
+        assert_true(shoal_op_writes(&kind) != 0); /* an op without a result would never be waited for */
         for (int j = 0; j < i; j++) {
             assert_string_not_equal(shoal_op_kind_name((shoal_op_kind_t)i), shoal_op_kind_name((shoal_op_kind_t)j));
         }

@@ -7,33 +7,17 @@
 #ifndef SHOAL_TESTS_TEST_KERNELS_H
 #define SHOAL_TESTS_TEST_KERNELS_H
 
-#include "kernels/ops.h"
+#include "kernels/op_table.h"
 
-/* What an op does with an argument. UPDATE: reads and then overwrites. GRADIENT: OUTPUT, or UPDATE if the op accumulates. */
-typedef enum { UNUSED, INPUT, OUTPUT, UPDATE, GRADIENT } role_t;
-
-/* The type of an argument: the op's dtype, its gdtype, or one of its own. */
-typedef enum { T_DTYPE, T_GDTYPE, T_F32, T_I32, T_MATMUL_OUT, T_CAST_SRC, T_CAST_DST } type_t;
-
-/* Rows of `columns` elements, `ld` apart: what lies between them must not be read or written. */
-typedef struct {
-    size_t rows, columns, ld;
-} shape_t;
-
-typedef struct {
-    role_t  role;
-    type_t  type;
-    bool    coarse; /* depends on what was, or may be, rounded to dtype on the way */
-    shape_t (*shape)(const shoal_op_t *op);
-} arg_spec_t;
+#define BIT(i) (1u << (i))
 
 /*
- * Everything about a kind. Arguments arrive as double arrays with the layout of the real ones (NULL: omitted); `prepare`
- * turns random inputs into ones that make sense (tokens in range, statistics that belong to their rows), and `oracle`
- * writes the outputs. What it leaves NaN in an output must not be touched by the kernel.
+ * How to test a kind, whose arguments the op table describes. Arguments arrive as double arrays with the layout of the real
+ * ones (NULL: omitted); `prepare` turns random inputs into ones that make sense (tokens in range, statistics that belong to
+ * their rows), and `oracle` writes the outputs. What it leaves NaN in an output must not be touched by the kernel.
  */
 typedef struct {
-    arg_spec_t args[SHOAL_OP_MAX_ARGS];
+    unsigned coarse; /* bit i: argument i depends on what was, or may be, rounded to dtype on the way */
     void (*prepare)(const shoal_op_t *op, double *const *a);
     void (*oracle)(const shoal_op_t *op, double *const *a);
 } kind_spec_t;

@@ -16,7 +16,7 @@ static const double step = 3e-5;
 typedef double (*loss_fn_t)(const shoal_op_t *op, double *const *a);
 
 /* Central differences of loss with respect to x (rows, columns, ld), stored or added at the same places of dx (its ld). */
-static void differentiate(loss_fn_t loss, const shoal_op_t *op, double *const *a, double *x, shape_t shape, double *dx,
+static void differentiate(loss_fn_t loss, const shoal_op_t *op, double *const *a, double *x, shoal_shape_t shape, double *dx,
                           size_t lddx, bool accumulate)
 {
     for (size_t i = 0; i < shape.rows; i++) {
@@ -39,12 +39,13 @@ static void clip_tokens(double *tokens, size_t count, size_t V)
     }
 }
 
+static shoal_shape_t shape_of(const shoal_op_t *op, int arg)
+{
+    return shoal_op_row(op->kind)->args[arg].shape(op);
+}
+
 /* ---- embedding ---- */
 
-static shape_t embed_tokens(const shoal_op_t *op) { return (shape_t){1, op->embed.N, op->embed.N}; }
-static shape_t embed_tok(const shoal_op_t *op) { return (shape_t){op->embed.V, op->embed.C, op->embed.C}; }
-static shape_t embed_pos(const shoal_op_t *op) { return (shape_t){op->embed.T, op->embed.C, op->embed.C}; }
-static shape_t embed_x(const shoal_op_t *op) { return (shape_t){op->embed.N, op->embed.C, op->embed.C}; }
 
 static void embed_prepare(const shoal_op_t *op, double *const *a)
 {
@@ -78,9 +79,6 @@ static void embed_bwd_oracle(const shoal_op_t *op, double *const *a)
 
 /* ---- norm ---- */
 
-static shape_t norm_x(const shoal_op_t *op) { return (shape_t){op->norm.N, op->norm.C, op->norm.C}; }
-static shape_t norm_w(const shoal_op_t *op) { return (shape_t){1, op->norm.C, op->norm.C}; }
-static shape_t norm_stats(const shoal_op_t *op) { return (shape_t){op->norm.N, 2, 2}; }
 
 static void row_stats(const double *x, size_t n, bool centre, double eps, double *mean_p, double *rstd_p)
 {
@@ -144,8 +142,8 @@ static void norm_bwd_oracle(const shoal_op_t *op, double *const *a)
     bool   started = op->norm.accumulate;
     for (norm_loss_row = 0; norm_loss_row < op->norm.N; norm_loss_row++, started = true) {
         double *x = &a[0][norm_loss_row * C], *dsum = &a[5][norm_loss_row * C];
-        differentiate(norm_loss, op, a, x, (shape_t){1, C, C}, dsum, C, false);
-        differentiate(norm_loss, op, a, a[1], (shape_t){1, C, C}, a[6], C, started);
+        differentiate(norm_loss, op, a, x, (shoal_shape_t){1, C, C}, dsum, C, false);
+        differentiate(norm_loss, op, a, a[1], (shoal_shape_t){1, C, C}, a[6], C, started);
         for (size_t c = 0; c < C; c++) {
             dsum[c] += a[4] ? a[4][norm_loss_row * C + c] : 0;
             if (a[7]) {
@@ -156,19 +154,6 @@ static void norm_bwd_oracle(const shoal_op_t *op, double *const *a)
 }
 
 /* ---- matmul and column sums ---- */
-
-static shape_t matmul_a(const shoal_op_t *op)
-{
-    bool t = op->matmul.trans_a;
-    return (shape_t){t ? op->matmul.k : op->matmul.m, t ? op->matmul.m : op->matmul.k, op->matmul.lda};
-}
-static shape_t matmul_b(const shoal_op_t *op)
-{
-    bool t = op->matmul.trans_b;
-    return (shape_t){t ? op->matmul.n : op->matmul.k, t ? op->matmul.k : op->matmul.n, op->matmul.ldb};
-}
-static shape_t matmul_bias(const shoal_op_t *op) { return (shape_t){1, op->matmul.n, op->matmul.n}; }
-static shape_t matmul_y(const shoal_op_t *op) { return (shape_t){op->matmul.m, op->matmul.n, op->matmul.ldy}; }
 
 static void matmul_oracle(const shoal_op_t *op, double *const *a)
 {
@@ -185,8 +170,6 @@ static void matmul_oracle(const shoal_op_t *op, double *const *a)
     }
 }
 
-static shape_t colsum_y(const shoal_op_t *op) { return (shape_t){op->colsum.m, op->colsum.n, op->colsum.ld}; }
-static shape_t colsum_b(const shoal_op_t *op) { return (shape_t){1, op->colsum.n, op->colsum.n}; }
 
 static void colsum_oracle(const shoal_op_t *op, double *const *a)
 {
@@ -200,20 +183,6 @@ static void colsum_oracle(const shoal_op_t *op, double *const *a)
 }
 
 /* ---- headprep ---- */
-
-static shape_t heads_at(const shoal_op_t *op, size_t ld)
-{
-    return (shape_t){op->headprep.N, op->headprep.heads * op->headprep.D, ld};
-}
-static shape_t headprep_x(const shoal_op_t *op) { return heads_at(op, op->headprep.ldx); }
-static shape_t headprep_y(const shoal_op_t *op) { return heads_at(op, op->headprep.ldy); }
-static shape_t headprep_src(const shoal_op_t *op) { return heads_at(op, op->headprep.ldsrc); }
-static shape_t headprep_w(const shoal_op_t *op) { return (shape_t){1, op->headprep.D, op->headprep.D}; }
-static shape_t headprep_table(const shoal_op_t *op)
-{
-    size_t columns = op->headprep.D / 2 * 2;
-    return (shape_t){op->headprep.T, columns, columns};
-}
 
 static void rope_table(const shoal_op_t *op, double *table)
 {
@@ -282,30 +251,14 @@ static void headprep_bwd_oracle(const shoal_op_t *op, double *const *a)
         double *head[4]   = {a[0] ? &a[0][n * op->headprep.ldsrc + h * D] : zeros, a[1], a[2],
                              &a[3][n * op->headprep.ldy + h * D]};
         headprep_position = n % op->headprep.T;
-        differentiate(headprep_loss, op, head, head[0], (shape_t){1, D, D}, &a[4][n * op->headprep.ldx + h * D], D, false);
+        differentiate(headprep_loss, op, head, head[0], (shoal_shape_t){1, D, D}, &a[4][n * op->headprep.ldx + h * D], D, false);
         if (a[5]) {
-            differentiate(headprep_loss, op, head, a[1], (shape_t){1, D, D}, a[5], D, started);
+            differentiate(headprep_loss, op, head, a[1], (shoal_shape_t){1, D, D}, a[5], D, started);
         }
     }
 }
 
 /* ---- attention ---- */
-
-static shape_t rows_at(const shoal_op_t *op, size_t heads, size_t ld)
-{
-    return (shape_t){op->attention.B * op->attention.T, heads * op->attention.D, ld};
-}
-static shape_t attention_q(const shoal_op_t *op) { return rows_at(op, op->attention.H, op->attention.ldq); }
-static shape_t attention_k(const shoal_op_t *op) { return rows_at(op, op->attention.K, op->attention.ldk); }
-static shape_t attention_v(const shoal_op_t *op) { return rows_at(op, op->attention.K, op->attention.ldv); }
-static shape_t attention_o(const shoal_op_t *op) { return rows_at(op, op->attention.H, op->attention.ldo); }
-static shape_t attention_dq(const shoal_op_t *op) { return rows_at(op, op->attention.H, op->attention.lddq); }
-static shape_t attention_dk(const shoal_op_t *op) { return rows_at(op, op->attention.K, op->attention.lddk); }
-static shape_t attention_dv(const shoal_op_t *op) { return rows_at(op, op->attention.K, op->attention.lddv); }
-static shape_t attention_lse(const shoal_op_t *op)
-{
-    return (shape_t){op->attention.B * op->attention.H, op->attention.T, op->attention.T};
-}
 
 /* o (D) of one query; returns its lse. */
 static double attend(const shoal_op_t *op, double *const *a, size_t b, size_t h, size_t t, double *o)
@@ -371,29 +324,22 @@ static void attention_bwd_oracle(const shoal_op_t *op, double *const *a)
     for (size_t i = 0; i < op->attention.B * K * T; i++) {
         size_t t = i % T, kv = i / T % K, b = i / (T * K), n = b * T + t;
         attention_group.b = b, attention_group.kv = kv, attention_group.first = t, attention_group.end = t + 1;
-        differentiate(attention_loss, op, a, &a[0][n * op->attention.ldq + kv * q_columns], (shape_t){1, q_columns, 0},
+        differentiate(attention_loss, op, a, &a[0][n * op->attention.ldq + kv * q_columns], (shoal_shape_t){1, q_columns, 0},
                       &a[6][n * op->attention.lddq + kv * q_columns], 0, false);
         attention_group.end = T;
-        differentiate(attention_loss, op, a, &a[1][n * op->attention.ldk + kv * D], (shape_t){1, D, 0},
+        differentiate(attention_loss, op, a, &a[1][n * op->attention.ldk + kv * D], (shoal_shape_t){1, D, 0},
                       &a[7][n * op->attention.lddk + kv * D], 0, false);
-        differentiate(attention_loss, op, a, &a[2][n * op->attention.ldv + kv * D], (shape_t){1, D, 0},
+        differentiate(attention_loss, op, a, &a[2][n * op->attention.ldv + kv * D], (shoal_shape_t){1, D, 0},
                       &a[8][n * op->attention.lddv + kv * D], 0, false);
     }
 }
 
 /* ---- activations ---- */
 
-static shape_t act_x(const shoal_op_t *op)
-{
-    size_t columns = op->act.act == SHOAL_ACT_SWIGLU ? 2 * op->act.F : op->act.F;
-    return (shape_t){op->act.N, columns, columns};
-}
-static shape_t act_y(const shoal_op_t *op) { return (shape_t){op->act.N, op->act.F, op->act.F}; }
-
 /* The tails matter: some elements become large. */
 static void act_prepare(const shoal_op_t *op, double *const *a)
 {
-    shape_t shape = act_x(op);
+    shoal_shape_t shape = shape_of(op, 0);
     for (size_t i = 0; i < shape.rows * shape.columns; i += 3) {
         a[0][i] *= 12;
     }
@@ -414,7 +360,7 @@ static double activate(shoal_act_kind_t act, double x, double up)
 
 static void act_oracle(const shoal_op_t *op, double *const *a)
 {
-    size_t F = op->act.F, ldx = act_x(op).ld;
+    size_t F = op->act.F, ldx = shape_of(op, 0).ld;
     for (size_t i = 0; i < op->act.N * F; i++) {
         const double *x = &a[0][i / F * ldx + i % F];
         a[1][i]         = activate(op->act.act, *x, ldx > F ? x[F] : 0);
@@ -429,22 +375,20 @@ static double act_loss(const shoal_op_t *op, double *const *a)
 
 static void act_bwd_oracle(const shoal_op_t *op, double *const *a)
 {
-    size_t F = op->act.F, ldx = act_x(op).ld;
+    size_t F = op->act.F, ldx = shape_of(op, 0).ld;
     double none = 0;
     for (size_t i = 0; i < op->act.N * F; i++) {
         size_t  at         = i / F * ldx + i % F;
         double *element[3] = {&a[0][at], ldx > F ? &a[0][at + F] : &none, &a[1][i]};
-        differentiate(act_loss, op, element, element[0], (shape_t){1, 1, 1}, &a[2][at], 1, false);
+        differentiate(act_loss, op, element, element[0], (shoal_shape_t){1, 1, 1}, &a[2][at], 1, false);
         if (ldx > F) {
-            differentiate(act_loss, op, element, element[1], (shape_t){1, 1, 1}, &a[2][at + F], 1, false);
+            differentiate(act_loss, op, element, element[1], (shoal_shape_t){1, 1, 1}, &a[2][at + F], 1, false);
         }
     }
 }
 
 /* ---- loss ---- */
 
-static shape_t xent_logits(const shoal_op_t *op) { return (shape_t){op->xent.n, op->xent.V, op->xent.ld}; }
-static shape_t xent_rows(const shoal_op_t *op) { return (shape_t){1, op->xent.n, op->xent.n}; }
 
 static void xent_prepare(const shoal_op_t *op, double *const *a)
 {
@@ -478,7 +422,7 @@ static void xent_oracle(const shoal_op_t *op, double *const *a)
         double *row[2] = {&a[0][i * op->xent.ld], &a[1][i]};
         a[2][i]        = xent_loss(op, row);
         if (op->xent.backward) {
-            differentiate(xent_loss, op, row, row[0], (shape_t){1, V, V}, dlogits, V, false);
+            differentiate(xent_loss, op, row, row[0], (shoal_shape_t){1, V, V}, dlogits, V, false);
         }
         for (size_t v = 0; op->xent.backward && v < V; v++) {
             row[0][v] = (double)op->xent.grad_scale * dlogits[v];
@@ -488,8 +432,6 @@ static void xent_oracle(const shoal_op_t *op, double *const *a)
 
 /* ---- reductions, conversion, clearing ---- */
 
-static shape_t reduce_x(const shoal_op_t *op) { return (shape_t){1, op->reduce.n, op->reduce.n}; }
-static shape_t scalar(const shoal_op_t *op) { return (void)op, (shape_t){1, 1, 1}; }
 
 static void reduce_oracle(const shoal_op_t *op, double *const *a)
 {
@@ -500,7 +442,6 @@ static void reduce_oracle(const shoal_op_t *op, double *const *a)
     a[1][0] = (double)op->reduce.scale * sum + (op->reduce.accumulate ? a[1][0] : 0);
 }
 
-static shape_t cast_x(const shoal_op_t *op) { return (shape_t){1, op->cast.n, op->cast.n}; }
 
 static void cast_oracle(const shoal_op_t *op, double *const *a)
 {
@@ -510,15 +451,6 @@ static void cast_oracle(const shoal_op_t *op, double *const *a)
 }
 
 /* Up to the end of the last range and somewhat beyond. */
-static shape_t fill_x(const shoal_op_t *op)
-{
-    size_t end = 0;
-    for (size_t i = 0; i < op->fill.count; i++) {
-        end = op->fill.ranges[i].first + op->fill.ranges[i].count;
-    }
-    return (shape_t){1, end + 5, end + 5};
-}
-
 static void fill_oracle(const shoal_op_t *op, double *const *a)
 {
     for (size_t r = 0; r < op->fill.count; r++) {
@@ -528,7 +460,6 @@ static void fill_oracle(const shoal_op_t *op, double *const *a)
     }
 }
 
-static shape_t normal_x(const shoal_op_t *op) { return (shape_t){1, op->normal.n, op->normal.n}; }
 
 /* As base/rng.h says it, from the words of a block. */
 static void normal_oracle(const shoal_op_t *op, double *const *a)
@@ -545,12 +476,6 @@ static void normal_oracle(const shoal_op_t *op, double *const *a)
 }
 
 /* ---- optimizers ---- */
-
-static shape_t optim_x(const shoal_op_t *op) { return (shape_t){1, op->optim.n, op->optim.n}; }
-static shape_t optim_scalars(const shoal_op_t *op)
-{
-    return (void)op, (shape_t){1, SHOAL_SCALAR_COUNT, SHOAL_SCALAR_COUNT};
-}
 
 static void optim_prepare(const shoal_op_t *op, double *const *a)
 {
@@ -631,55 +556,23 @@ static void optim_shard_oracle(const shoal_op_t *op, double *const *a)
 /* ---- the kinds ---- */
 
 const kind_spec_t kind_specs[SHOAL_OP_COMPUTE_COUNT] = {
-    [SHOAL_OP_EMBED] = {{{INPUT, T_I32, false, embed_tokens}, {INPUT, T_DTYPE, false, embed_tok},
-                         {INPUT, T_DTYPE, false, embed_pos}, {OUTPUT, T_DTYPE, false, embed_x}},
-                        embed_prepare, embed_oracle},
-    [SHOAL_OP_EMBED_BWD] = {{{INPUT, T_I32, false, embed_tokens}, {INPUT, T_DTYPE, false, embed_x},
-                             {GRADIENT, T_GDTYPE, false, embed_tok}, {GRADIENT, T_GDTYPE, false, embed_pos}},
-                            embed_prepare, embed_bwd_oracle},
-    [SHOAL_OP_NORM] = {{{INPUT, T_DTYPE, false, norm_x}, {INPUT, T_DTYPE, false, norm_x}, {INPUT, T_DTYPE, false, norm_w},
-                        {INPUT, T_DTYPE, false, norm_w}, {OUTPUT, T_DTYPE, false, norm_x}, {OUTPUT, T_DTYPE, true, norm_x},
-                        {OUTPUT, T_F32, true, norm_stats}},
-                       NULL, norm_oracle},
-    [SHOAL_OP_NORM_BWD] = {{{INPUT, T_DTYPE, false, norm_x}, {INPUT, T_DTYPE, false, norm_w},
-                            {INPUT, T_F32, false, norm_stats}, {INPUT, T_DTYPE, false, norm_x},
-                            {INPUT, T_DTYPE, false, norm_x}, {OUTPUT, T_DTYPE, false, norm_x},
-                            {GRADIENT, T_GDTYPE, false, norm_w}, {GRADIENT, T_GDTYPE, false, norm_w}},
-                           norm_bwd_prepare, norm_bwd_oracle},
-    [SHOAL_OP_MATMUL] = {{{INPUT, T_DTYPE, false, matmul_a}, {INPUT, T_DTYPE, false, matmul_b},
-                          {INPUT, T_DTYPE, false, matmul_bias}, {GRADIENT, T_MATMUL_OUT, false, matmul_y}},
-                         NULL, matmul_oracle},
-    [SHOAL_OP_COLSUM] = {{{INPUT, T_DTYPE, false, colsum_y}, {GRADIENT, T_GDTYPE, false, colsum_b}}, NULL, colsum_oracle},
-    [SHOAL_OP_HEADPREP] = {{{INPUT, T_DTYPE, false, headprep_x}, {INPUT, T_DTYPE, false, headprep_w},
-                            {INPUT, T_F32, false, headprep_table}, {OUTPUT, T_DTYPE, false, headprep_y}},
-                           headprep_prepare, headprep_oracle},
-    [SHOAL_OP_HEADPREP_BWD] = {{{INPUT, T_DTYPE, false, headprep_src}, {INPUT, T_DTYPE, false, headprep_w},
-                                {INPUT, T_F32, false, headprep_table}, {INPUT, T_DTYPE, false, headprep_y},
-                                {OUTPUT, T_DTYPE, false, headprep_x}, {GRADIENT, T_GDTYPE, false, headprep_w}},
-                               headprep_prepare, headprep_bwd_oracle},
-    [SHOAL_OP_ATTENTION] = {{{INPUT, T_DTYPE, false, attention_q}, {INPUT, T_DTYPE, false, attention_k},
-                             {INPUT, T_DTYPE, false, attention_v}, {OUTPUT, T_DTYPE, false, attention_o},
-                             {OUTPUT, T_F32, false, attention_lse}},
-                            NULL, attention_oracle},
-    [SHOAL_OP_ATTENTION_BWD] = {{{INPUT, T_DTYPE, false, attention_q}, {INPUT, T_DTYPE, false, attention_k},
-                                 {INPUT, T_DTYPE, false, attention_v}, {INPUT, T_DTYPE, false, attention_o},
-                                 {INPUT, T_F32, false, attention_lse}, {INPUT, T_DTYPE, false, attention_o},
-                                 {OUTPUT, T_DTYPE, true, attention_dq}, {OUTPUT, T_DTYPE, true, attention_dk},
-                                 {OUTPUT, T_DTYPE, true, attention_dv}},
-                                attention_oracle, attention_bwd_oracle},
-    [SHOAL_OP_ACT]     = {{{INPUT, T_DTYPE, false, act_x}, {OUTPUT, T_DTYPE, false, act_y}}, act_prepare, act_oracle},
-    [SHOAL_OP_ACT_BWD] = {{{INPUT, T_DTYPE, false, act_x}, {INPUT, T_DTYPE, false, act_y}, {OUTPUT, T_DTYPE, false, act_x}},
-                          act_prepare, act_bwd_oracle},
-    [SHOAL_OP_XENT] = {{{UPDATE, T_DTYPE, false, xent_logits}, {INPUT, T_I32, false, xent_rows},
-                        {OUTPUT, T_F32, false, xent_rows}},
-                       xent_prepare, xent_oracle},
-    [SHOAL_OP_SUM]   = {{{INPUT, T_F32, false, reduce_x}, {GRADIENT, T_F32, false, scalar}}, NULL, reduce_oracle},
-    [SHOAL_OP_SUMSQ] = {{{INPUT, T_F32, false, reduce_x}, {GRADIENT, T_F32, false, scalar}}, NULL, reduce_oracle},
-    [SHOAL_OP_CAST]  = {{{INPUT, T_CAST_SRC, false, cast_x}, {GRADIENT, T_CAST_DST, false, cast_x}}, NULL, cast_oracle},
-    [SHOAL_OP_FILL]  = {{{OUTPUT, T_DTYPE, false, fill_x}}, NULL, fill_oracle},
-    [SHOAL_OP_NORMAL] = {{{OUTPUT, T_F32, false, normal_x}}, NULL, normal_oracle},
-    [SHOAL_OP_OPTIM] = {{{UPDATE, T_F32, false, optim_x}, {UPDATE, T_F32, false, optim_x}, {UPDATE, T_F32, false, optim_x},
-                         {UPDATE, T_F32, false, optim_x}, {INPUT, T_F32, false, optim_x}, {OUTPUT, T_DTYPE, false, optim_x},
-                         {INPUT, T_F32, false, scalar}, {INPUT, T_F32, false, optim_scalars}},
-                        optim_prepare, optim_shard_oracle},
+    [SHOAL_OP_EMBED]         = {0, embed_prepare, embed_oracle},
+    [SHOAL_OP_EMBED_BWD]     = {0, embed_prepare, embed_bwd_oracle},
+    [SHOAL_OP_NORM]          = {BIT(5) | BIT(6), NULL, norm_oracle},
+    [SHOAL_OP_NORM_BWD]      = {0, norm_bwd_prepare, norm_bwd_oracle},
+    [SHOAL_OP_MATMUL]        = {0, NULL, matmul_oracle},
+    [SHOAL_OP_COLSUM]        = {0, NULL, colsum_oracle},
+    [SHOAL_OP_HEADPREP]      = {0, headprep_prepare, headprep_oracle},
+    [SHOAL_OP_HEADPREP_BWD]  = {0, headprep_prepare, headprep_bwd_oracle},
+    [SHOAL_OP_ATTENTION]     = {0, NULL, attention_oracle},
+    [SHOAL_OP_ATTENTION_BWD] = {BIT(6) | BIT(7) | BIT(8), attention_oracle, attention_bwd_oracle},
+    [SHOAL_OP_ACT]           = {0, act_prepare, act_oracle},
+    [SHOAL_OP_ACT_BWD]       = {0, act_prepare, act_bwd_oracle},
+    [SHOAL_OP_XENT]          = {0, xent_prepare, xent_oracle},
+    [SHOAL_OP_SUM]           = {0, NULL, reduce_oracle},
+    [SHOAL_OP_SUMSQ]         = {0, NULL, reduce_oracle},
+    [SHOAL_OP_CAST]          = {0, NULL, cast_oracle},
+    [SHOAL_OP_FILL]          = {0, NULL, fill_oracle},
+    [SHOAL_OP_NORMAL]        = {0, NULL, normal_oracle},
+    [SHOAL_OP_OPTIM]         = {0, optim_prepare, optim_shard_oracle},
 };

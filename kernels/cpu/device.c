@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/op_table.h"
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 

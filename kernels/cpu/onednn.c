@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "kernels/cpu/onednn_product.h"
 #include "kernels/cpu/ref.h"
+#include "kernels/op_table.h"
 
 /* What to run, and where things lie in the workspace, in bytes: what all threads read, then from `mine` a part for each. */
 typedef struct {

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/cudnn_graph.h"
+#include "kernels/op_table.h"
 
 enum {
     OLDEST_VERSION   = 91501, /* before, backward wants T padded */

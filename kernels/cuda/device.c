@@ -11,6 +11,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/error.h"
 #include "kernels/cuda/own.h"
+#include "kernels/op_table.h"
 
 enum { OLDEST_CAPABILITY = 80, PLANNED_CAPABILITY = 90, PLANNED_MULTIPROCESSORS = 132 };
 
