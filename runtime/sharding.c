@@ -8,17 +8,17 @@
 
 #include "base/log.h"
 #include "runtime/emit.h"
-#include "runtime/optim.h"
 
 shoal_status_t shoal_sharding_create(const shoal_model_t *model, const shoal_spec_t *spec, int nranks, int rank,
-                                     shoal_sharding_t *sharding_p)
+                                     shoal_state_t *state, shoal_sharding_t *sharding_p)
 {
     shoal_unit_state_t *units = calloc((size_t)model->nunits, sizeof(*units));
     if (units == NULL) {
         shoal_error("no memory for the sharding table");
         return SHOAL_ERR_NO_MEMORY;
     }
-    *sharding_p = (shoal_sharding_t){.model = model, .spec = spec, .nranks = nranks, .rank = rank, .units = units, .pending = -1};
+    *sharding_p = (shoal_sharding_t){
+        .model = model, .spec = spec, .state = state, .nranks = nranks, .rank = rank, .units = units, .pending = -1};
     return SHOAL_OK;
 }
 
@@ -35,31 +35,34 @@ static bool replicated(const shoal_sharding_t *sharding)
     return sharding->spec->parallel.shard == SHOAL_SHARD_NONE || sharding->nranks == 1;
 }
 
-static shoal_buffer_id_t declare(shoal_sharding_t *sharding, shoal_memory_t memory, shoal_dtype_t dtype, size_t nelem, int unit,
-                                 const char *what)
-{
-    const char *name = unit >= 0 ? sharding->model->units[unit].name : "step";
-    return shoal_program_buffer(sharding->program, SHOAL_HOME_STATE, memory, dtype, nelem, "%s %s", name, what);
-}
-
 static void declare_unit(shoal_sharding_t *sharding, int unit)
 {
-    static const char *const names[] = {"m", "v", "tau"};
-    shoal_unit_state_t      *state   = &sharding->units[unit];
-    int                      nshards = replicated(sharding) ? 1 : sharding->nranks;
-    shoal_dtype_t            gather  = sharding->spec->precision.gather;
-    size_t                   n       = shoal_unit_shard_nelem(&sharding->model->units[unit], nshards);
+    const shoal_unit_t *layout  = &sharding->model->units[unit];
+    shoal_unit_state_t *state   = &sharding->units[unit];
+    size_t n     = shoal_unit_shard_nelem(layout, replicated(sharding) ? 1 : sharding->nranks);
+    size_t first = replicated(sharding) ? 0 : n * (size_t)sharding->rank;
 
-    *state = (shoal_unit_state_t){.shard_nelem = n, .copy = -1, .state = {-1, -1, -1}, .use = -1, .gradient = -1};
+    *state = (shoal_unit_state_t){.shard_nelem = n, .use = -1, .gradient = -1};
     state->kept = state->shard_gradient = state->reduced = SHOAL_NO_REF;
+    for (int kind = 0; kind < SHOAL_STATE_UNIT_KINDS; kind++) {
+        bool copy         = kind == SHOAL_STATE_COPY;
+        state->held[kind] = -1;
+        if (shoal_state_keeps(sharding->spec, (shoal_state_kind_t)kind)) {
+            shoal_state_entry_t entry = {.kind  = (shoal_state_kind_t)kind,
+                                         .dtype = copy ? sharding->spec->precision.gather : SHOAL_F32,
+                                         .unit  = unit,
+                                         .first = first,
+                                         .nelem = n};
+            state->held[kind] =
+                shoal_state_declare(sharding->state, sharding->program, layout->name, entry);
+        }
+    }
+}
 
-    state->master = declare(sharding, SHOAL_MEMORY_SHARDS, SHOAL_F32, n, unit, "shard");
-    for (size_t i = 0; i < shoal_optim_nstates(sharding->spec->optim.kind); i++) {
-        state->state[i] = declare(sharding, SHOAL_MEMORY_OPTIMIZER, SHOAL_F32, n, unit, names[i]);
-    }
-    if (gather != SHOAL_F32) {
-        state->copy = declare(sharding, SHOAL_MEMORY_COPIES, gather, n, unit, "copy");
-    }
+static shoal_buffer_id_t declare_floats(shoal_sharding_t *sharding, shoal_state_kind_t kind, size_t nelem)
+{
+    shoal_state_entry_t entry = {.kind = kind, .dtype = SHOAL_F32, .unit = -1, .nelem = nelem};
+    return shoal_state_declare(sharding->state, sharding->program, "step", entry);
 }
 
 void shoal_sharding_begin(shoal_sharding_t *sharding, shoal_program_t *program, bool recording)
@@ -69,11 +72,12 @@ void shoal_sharding_begin(shoal_sharding_t *sharding, shoal_program_t *program, 
     sharding->next_use = sharding->next_gather = 0;
     sharding->nuses    = recording ? 0 : sharding->nuses;
     sharding->pending  = -1;
+    shoal_state_clear(sharding->state);
     for (int u = 0; u < sharding->model->nunits; u++) {
         declare_unit(sharding, u);
     }
-    sharding->scalars = declare(sharding, SHOAL_MEMORY_CONSTANTS, SHOAL_F32, SHOAL_SCALAR_COUNT, -1, "scalars");
-    sharding->stats   = declare(sharding, SHOAL_MEMORY_CONSTANTS, SHOAL_F32, SHOAL_STATS_COUNT, -1, "stats");
+    sharding->scalars = declare_floats(sharding, SHOAL_STATE_SCALARS, SHOAL_SCALAR_COUNT);
+    sharding->stats   = declare_floats(sharding, SHOAL_STATE_STATS, SHOAL_STATS_COUNT);
     for (size_t s = 0; s <= sharding->spec->parallel.prefetch; s++) {
         sharding->slots[s] = shoal_program_buffer(program, SHOAL_HOME_STATE, SHOAL_MEMORY_GATHER, SHOAL_F32, 0, "slot %zu", s);
     }
@@ -97,6 +101,13 @@ static void record_use(shoal_sharding_t *sharding, int unit)
     sharding->uses[sharding->nuses++] = unit;
 }
 
+/* The rank's part of the parameters, in the gather type. */
+static shoal_ref_t own_params(const shoal_unit_state_t *state)
+{
+    shoal_buffer_id_t copy = state->held[SHOAL_STATE_COPY];
+    return shoal_whole(copy >= 0 ? copy : state->held[SHOAL_STATE_MASTER]);
+}
+
 static void emit_gather(shoal_sharding_t *sharding, int use)
 {
     shoal_program_t          *program = sharding->program;
@@ -111,7 +122,7 @@ static void emit_gather(shoal_sharding_t *sharding, int use)
     shoal_op_t op = {.kind = SHOAL_OP_ALL_GATHER, .dtype = dtype, .coll = {state->shard_nelem}};
     program->unit = unit;
     int32_t index = shoal_program_emit(
-        program, &op, SHOAL_ARGS(shoal_whole(state->copy >= 0 ? state->copy : state->master), shoal_whole(sharding->gathered[use])));
+        program, &op, SHOAL_ARGS(own_params(state), shoal_whole(sharding->gathered[use])));
     program->unit = outer;
     if (index >= 0) {
         program->nodes[index].write_token = sharding->slots[(size_t)use % (sharding->spec->parallel.prefetch + 1)];
@@ -123,7 +134,7 @@ static shoal_ref_t gathered_ref(shoal_sharding_t *sharding, int unit)
 {
     const shoal_unit_state_t *state = &sharding->units[unit];
     if (replicated(sharding)) {
-        return shoal_whole(state->copy >= 0 ? state->copy : state->master);
+        return own_params(state);
     }
     int use  = sharding->next_use++;
     int last = use + (int)sharding->spec->parallel.prefetch;
@@ -146,8 +157,8 @@ shoal_ref_t shoal_sharding_acquire(shoal_sharding_t *sharding, int unit)
             record_use(sharding, unit);
         }
         /* The recording's program is thrown away: any buffer will do, but `grad` must see that the unit is kept. */
-        state->kept = sharding->spec->parallel.shard == SHOAL_SHARD_GRAD ? shoal_whole(state->master) : SHOAL_NO_REF;
-        return shoal_whole(state->master);
+        state->kept = sharding->spec->parallel.shard == SHOAL_SHARD_GRAD ? shoal_whole(state->held[SHOAL_STATE_MASTER]) : SHOAL_NO_REF;
+        return shoal_whole(state->held[SHOAL_STATE_MASTER]);
     }
     shoal_ref_t params = gathered_ref(sharding, unit);
     if (precision->gather != precision->compute) {
@@ -305,8 +316,9 @@ static void emit_optimizer(shoal_sharding_t *sharding, int unit)
                      .delta    = (float)optim->delta},
     };
     shoal_program_emit(sharding->program, &op,
-                       SHOAL_ARGS(shoal_whole(state->master), shoal_whole(state->state[0]), shoal_whole(state->state[1]),
-                                  shoal_whole(state->state[2]), state->shard_gradient, shoal_whole(state->copy),
+                       SHOAL_ARGS(shoal_whole(state->held[SHOAL_STATE_MASTER]), shoal_whole(state->held[SHOAL_STATE_M]),
+                                  shoal_whole(state->held[SHOAL_STATE_V]), shoal_whole(state->held[SHOAL_STATE_TAU]),
+                                  state->shard_gradient, shoal_whole(state->held[SHOAL_STATE_COPY]),
                                   (shoal_ref_t){sharding->stats, SHOAL_STATS_GNORM_SQ}, shoal_whole(sharding->scalars)));
 }
 

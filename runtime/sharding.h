@@ -19,12 +19,12 @@
 
 #include "runtime/model.h"
 #include "runtime/program.h"
+#include "runtime/state.h"
 
-/* What sharding keeps per unit. Buffers of the rank's state first, then what emission is doing with the unit. */
+/* What sharding keeps per unit: the buffers of the rank's state first, then what emission is doing with the unit. */
 typedef struct {
     size_t            shard_nelem;        /* of this rank's part; all of the padded unit when replicated */
-    shoal_buffer_id_t master, copy;       /* fp32; in the gather type, -1 when that is fp32 */
-    shoal_buffer_id_t state[3];           /* m, v, tau or -1 */
+    shoal_buffer_id_t held[SHOAL_STATE_UNIT_KINDS]; /* by kind; -1: not kept */
     shoal_ref_t       kept;               /* shard = grad: gathered parameters of this step */
     int               use;                /* the use under way that occupies a slot, or -1 */
     shoal_buffer_id_t gradient;           /* unsharded, of the present micro-batches; -1: not begun */
@@ -37,6 +37,7 @@ typedef struct {
     const shoal_model_t *model;
     const shoal_spec_t  *spec;
     shoal_program_t     *program;
+    shoal_state_t       *state; /* the step's */
     int                  nranks, rank;
     shoal_unit_state_t  *units;      /* (model->nunits) */
     int                 *uses;       /* units in the order of their gathers */
@@ -56,12 +57,12 @@ typedef struct {
  */
 enum { SHOAL_STATS_LOSS, SHOAL_STATS_STOP, SHOAL_STATS_GNORM_SQ, SHOAL_STATS_COUNT };
 
-/* Ready to record. Free with shoal_sharding_destroy. */
+/* Ready to record. `state` stays the caller's and must outlive the result. Free with shoal_sharding_destroy. */
 shoal_status_t shoal_sharding_create(const shoal_model_t *model, const shoal_spec_t *spec, int nranks, int rank,
-                                     shoal_sharding_t *sharding_p);
+                                     shoal_state_t *state, shoal_sharding_t *sharding_p);
 void           shoal_sharding_destroy(shoal_sharding_t *sharding);
 
-/* Begins an emission into `program`: declares the state buffers, always the same ones in the same order. */
+/* Begins an emission into `program`: clears the state table and declares its buffers, always the same ones in the same order. */
 void shoal_sharding_begin(shoal_sharding_t *sharding, shoal_program_t *program, bool recording);
 
 /* Brackets one use of a unit's parameters. The result points at the unit's flat layout in the compute type. */

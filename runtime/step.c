@@ -15,7 +15,6 @@ static void emit_step(shoal_step_t *step, shoal_program_t *program, bool train, 
 
     shoal_sharding_begin(&step->sharding, program, recording);
     shoal_transformer_begin(&transformer, &step->model, spec, &step->sharding, spec->batch.local * nmicros * (size_t)step->nranks);
-    step->rope_table = transformer.rope_table;
     for (size_t micro = 0; micro < nmicros; micro++) {
         step->sharding.last_micro = micro + 1 == nmicros;
         shoal_transformer_emit(&transformer, micro, train);
@@ -97,7 +96,7 @@ shoal_status_t shoal_step_create(const shoal_spec_t *spec, int nranks, int rank,
     step_p->has_eval = spec->run.eval_every > 0 && spec->data.valid[0] != '\0';
     shoal_status_t status = shoal_model_create(&spec->model, &step_p->model);
     if (status == SHOAL_OK) {
-        status = shoal_sharding_create(&step_p->model, spec, nranks, rank, &step_p->sharding);
+        status = shoal_sharding_create(&step_p->model, spec, nranks, rank, &step_p->state, &step_p->sharding);
     }
     /* Validation first: the sharding then describes the training program's state, which the trainer asks it for. */
     if (status == SHOAL_OK && step_p->has_eval) {
@@ -129,5 +128,6 @@ void shoal_step_destroy(shoal_step_t *step)
     shoal_program_free(&step->train);
     shoal_program_free(&step->eval);
     shoal_sharding_destroy(&step->sharding);
+    shoal_state_free(&step->state);
     shoal_model_destroy(&step->model);
 }

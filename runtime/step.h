@@ -16,10 +16,10 @@ typedef struct {
     const shoal_spec_t *spec;
     int                 nranks, rank;
     shoal_model_t       model;
-    shoal_sharding_t    sharding; /* buffer ids of the state, the same in both programs */
+    shoal_state_t       state; /* what lives from step to step; buffers are the same in both programs */
+    shoal_sharding_t    sharding;
     shoal_program_t     train, eval;
     bool                has_eval;
-    shoal_buffer_id_t   rope_table;
     size_t              arena_offset, workspace_offset, staging_offset[SHOAL_LANE_COUNT]; /* in the region */
     size_t              workspace_nbytes, staging_nbytes[SHOAL_LANE_COUNT];
     size_t              total_nbytes;

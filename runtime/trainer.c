@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "runtime/initial.h"
 #include "runtime/optim.h"
 #include "runtime/seat.h"
-#include "runtime/transformer.h"
 
 shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t status)
 {
@@ -189,62 +189,6 @@ static void *state(const shoal_trainer_t *trainer, shoal_buffer_id_t id)
     return trainer->region + trainer->step.train.buffers[id].offset;
 }
 
-static shoal_status_t run_op(shoal_trainer_t *trainer, const shoal_op_t *op, void *first, void *second)
-{
-    void *args[SHOAL_OP_MAX_ARGS] = {first, second};
-    return trainer->device->ops->run(trainer->device, op, args, trainer->region + trainer->step.workspace_offset);
-}
-
-/* The rank's shard of a unit, its copy in the gather type, and zeroed optimizer state; by ops, where the memory is. */
-static shoal_status_t init_unit(shoal_trainer_t *trainer, int unit)
-{
-    const shoal_unit_state_t *held  = &trainer->step.sharding.units[unit];
-    bool                      whole = trainer->peers.size == 1 || trainer->spec->parallel.shard == SHOAL_SHARD_NONE;
-    size_t                    n = held->shard_nelem, first = whole ? 0 : n * (size_t)trainer->peers.rank;
-    float                    *master = state(trainer, held->master);
-    shoal_op_t                ops[SHOAL_T_COUNT + 1];
-    size_t                    offsets[SHOAL_T_COUNT + 1];
-    size_t count = shoal_unit_initial(&trainer->step.model.units[unit], trainer->spec->run.seed, first, n, ops, offsets);
-    for (size_t i = 0; i < count; i++) {
-        SHOAL_TRY(run_op(trainer, &ops[i], master + offsets[i], NULL));
-    }
-    if (held->copy >= 0) {
-        shoal_op_t cast = {.kind = SHOAL_OP_CAST, .dtype = SHOAL_F32, .cast = {n, SHOAL_F32, trainer->spec->precision.gather, false}};
-        SHOAL_TRY(run_op(trainer, &cast, master, state(trainer, held->copy)));
-    }
-    shoal_op_t zero = {.kind = SHOAL_OP_NORMAL, .dtype = SHOAL_F32, .normal = {.n = n}};
-    for (int s = 0; s < 3 && held->state[s] >= 0; s++) {
-        SHOAL_TRY(run_op(trainer, &zero, state(trainer, held->state[s]), NULL));
-    }
-    return SHOAL_OK;
-}
-
-static shoal_status_t init_rope(shoal_trainer_t *trainer)
-{
-    const shoal_model_spec_t *model  = &trainer->spec->model;
-    size_t                    nbytes = model->seq * model->head_dim * sizeof(float);
-    if (trainer->step.rope_table < 0) {
-        return SHOAL_OK;
-    }
-    float *table = malloc(nbytes);
-    if (table == NULL) {
-        shoal_error("no memory for the rotary table");
-        return SHOAL_ERR_NO_MEMORY;
-    }
-    shoal_transformer_rope_table(model, table);
-    shoal_status_t status = trainer->device->ops->upload(trainer->device, state(trainer, trainer->step.rope_table), table, nbytes);
-    free(table);
-    return status;
-}
-
-static shoal_status_t init_state(shoal_trainer_t *trainer)
-{
-    for (int u = 0; u < trainer->step.model.nunits; u++) {
-        SHOAL_TRY(init_unit(trainer, u));
-    }
-    return init_rope(trainer);
-}
-
 static shoal_status_t connect(shoal_trainer_t *trainer)
 {
     shoal_transport_config_t asked  = shoal_transport_config(trainer->spec);
@@ -284,7 +228,7 @@ shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t 
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
     status = open_transport(trainer_p);
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
-    status = init_state(trainer_p);
+    status = shoal_initial_fill(&trainer_p->step, trainer_p->device, trainer_p->region);
     if (status == SHOAL_OK) {
         status = connect(trainer_p);
     }

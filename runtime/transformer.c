@@ -472,8 +472,9 @@ void shoal_transformer_begin(T_t *t, const shoal_model_t *model, const shoal_spe
                .head_chunk = choose_head_chunk(spec, N), .rope_table = -1,
                .loss_scale = 1.0 / ((double)samples * (double)m->seq)};
     if (m->rope != SHOAL_ROPE_NONE) {
-        t->rope_table = shoal_program_buffer(t->program, SHOAL_HOME_STATE, SHOAL_MEMORY_CONSTANTS, SHOAL_F32, m->seq * m->head_dim,
-                                             "rotary table");
+        shoal_state_entry_t entry = {
+            .kind = SHOAL_STATE_ROTARY, .dtype = SHOAL_F32, .unit = -1, .nelem = m->seq * m->head_dim};
+        t->rope_table = shoal_state_declare(sharding->state, t->program, "step", entry);
     }
 }
 
