@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/start.h"
 #include "runtime/initial.h"
 #include "runtime/optim.h"
 #include "runtime/seat.h"
@@ -222,17 +223,23 @@ shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t 
     shoal_status_t status = open_device(trainer_p);
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
     status = take_seat(trainer_p);
+    shoal_start_mark(SHOAL_START_DEVICE);
     if (status == SHOAL_OK) {
         status = assemble(trainer_p);
     }
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
+    shoal_start_mark(SHOAL_START_PLAN);
     status = open_transport(trainer_p);
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
+    shoal_start_mark(SHOAL_START_TRANSPORT);
     status = shoal_initial_fill(&trainer_p->step, trainer_p->device, trainer_p->region);
+    shoal_start_mark(SHOAL_START_STATE);
     if (status == SHOAL_OK) {
         status = connect(trainer_p);
     }
-    return shoal_trainer_agree(&trainer_p->peers, status);
+    status = shoal_trainer_agree(&trainer_p->peers, status);
+    shoal_start_mark(SHOAL_START_TRANSPORT);
+    return status;
 }
 
 void shoal_trainer_destroy(shoal_trainer_t *trainer)

@@ -199,6 +199,36 @@ void shoal_section_chinchilla(const shoal_report_t *report, shoal_doc_t *doc)
     }
 }
 
+/* What the start was spent on, in the order of time, where the runs have said so. */
+static void start_parts(const shoal_report_t *report, shoal_doc_t *doc)
+{
+    static const struct {
+        const char *column, *path;
+    } parts[] = {{"Launcher", "start_ms.launch"},     {"Before main", "start_ms.exec"},
+                 {"Bootstrap", "start_ms.bootstrap"}, {"Configuration", "start_ms.configuration"},
+                 {"Device", "start_ms.device"},       {"Plan", "start_ms.plan"},
+                 {"Transport", "start_ms.transport"}, {"State", "start_ms.state"},
+                 {"Records", "start_ms.records"},     {"First step", "start_ms.first_step"}};
+    const char *columns[1 + LENGTH(parts)] = {"<Configuration"};
+    if (!any_has(report, parts[0].path)) {
+        return;
+    }
+    for (size_t c = 0; c < LENGTH(parts); c++) {
+        columns[1 + c] = parts[c].column;
+    }
+    shoal_doc_paragraph(doc, "Its parts in milliseconds, of the rank that took longest.");
+    shoal_doc_table(doc, columns, LENGTH(columns));
+    for (size_t i = 0; i < report->nrows; i++) {
+        if (report->rows[i].ok) {
+            shoal_doc_cell(doc, "%s", report->rows[i].label);
+            for (size_t c = 0; c < LENGTH(parts); c++) {
+                shoal_doc_cell(doc, "%s",
+                               shoal_text_fixed(number(&report->rows[i], parts[c].path), 0).s);
+            }
+        }
+    }
+}
+
 void shoal_section_start(const shoal_report_t *report, shoal_doc_t *doc)
 {
     static const char *const columns[] = {"<Configuration", "Launch to first step (ms)", "of which the first step (ms)",
@@ -218,4 +248,5 @@ void shoal_section_start(const shoal_report_t *report, shoal_doc_t *doc)
         shoal_doc_cell(doc, "%s", shoal_text_fixed(number(row, "first_step_ms"), 1).s);
         shoal_doc_cell(doc, "%s", shoal_text_fixed(row->step_ms, 1).s);
     }
+    start_parts(report, doc);
 }

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -33,6 +34,16 @@ void shoal_job_setup(void)
     sigprocmask(SIG_BLOCK, &taken_signals, &mask_before);
 }
 
+/* What a row's time to its first step counts from: this moment, before the launcher. */
+static void stamp_launch(void)
+{
+    struct timespec now;
+    char            text[40];
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(text, sizeof(text), "%lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
+    setenv("SHOAL_LAUNCH_TIME", text, 1);
+}
+
 /* In the child. SIGTERM at the death of the study: no row may outlive it and disturb the timing of the next. */
 static void __attribute__((noreturn)) become(char *const argv[], int log_fd, pid_t parent)
 {
@@ -42,6 +53,7 @@ static void __attribute__((noreturn)) become(char *const argv[], int log_fd, pid
     if (getppid() == parent && null_fd >= 0 && dup2(null_fd, STDIN_FILENO) >= 0 && dup2(log_fd, STDOUT_FILENO) >= 0 &&
         dup2(log_fd, STDERR_FILENO) >= 0) {
         sigprocmask(SIG_SETMASK, &mask_before, NULL);
+        stamp_launch();
         execvp(argv[0], argv);
         dprintf(STDERR_FILENO, "shoal: error: cannot execute %s: %s\n", argv[0], strerror(errno));
     }

@@ -9,11 +9,13 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/start.h"
 
-/* What each rank contributes: medians over its measured steps. */
+/* What each rank contributes: medians over its measured steps, and what its start took. */
 typedef struct {
     double tokens_per_s, compute_ms, exposed_gather_ms, exposed_reduce_ms, gather_ms, reduce_ms, data_ms, optimizer_ms;
     double rss_peak_nbytes;
+    double start_ms[SHOAL_START_COUNT];
 } rank_medians_t;
 
 json_t *shoal_summary_memory(const shoal_step_t *step)
@@ -120,6 +122,7 @@ static rank_medians_t own_medians(const shoal_outcome_t *outcome, double *scratc
         .optimizer_ms      = MEDIAN(outcome, optimizer_ms, scratch),
         .rss_peak_nbytes   = (double)usage.ru_maxrss * 1024.0,
     };
+    shoal_start_parts(medians.start_ms);
     return medians;
 }
 
@@ -164,13 +167,50 @@ static void add_speed(json_t *summary, const shoal_outcome_t *outcome, double *s
     json_object_set_new(summary, "flops_per_token_full", json_real(shoal_model_flops_per_token(&trainer->step.model, false)));
 }
 
+static json_t *start_json(const double *parts)
+{
+    json_t *start = json_object();
+    for (int part = 0; part < SHOAL_START_COUNT; part++) {
+        json_object_set_new(start, shoal_start_part_name((shoal_start_part_t)part),
+                            json_real(parts[part]));
+    }
+    return start;
+}
+
+static double start_total(const double *parts)
+{
+    double total = 0.0;
+    for (int part = 0; part < SHOAL_START_COUNT; part++) {
+        total += parts[part];
+    }
+    return total;
+}
+
 static json_t *rank_json(const shoal_trainer_t *trainer, int rank, const rank_medians_t *m)
 {
-    return json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "rank", rank, "host", trainer->bootstrap->hosts[rank],
-                     "tokens_per_s", real_or_null(m->tokens_per_s), "compute_ms", real_or_null(m->compute_ms), "exposed_gather_ms",
-                     real_or_null(m->exposed_gather_ms), "exposed_reduce_ms", real_or_null(m->exposed_reduce_ms), "gather_ms",
-                     real_or_null(m->gather_ms), "reduce_ms", real_or_null(m->reduce_ms), "data_ms", real_or_null(m->data_ms),
-                     "optimizer_ms", real_or_null(m->optimizer_ms));
+    return json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "rank", rank,
+                     "host", trainer->bootstrap->hosts[rank], "tokens_per_s",
+                     real_or_null(m->tokens_per_s), "compute_ms", real_or_null(m->compute_ms),
+                     "exposed_gather_ms", real_or_null(m->exposed_gather_ms), "exposed_reduce_ms",
+                     real_or_null(m->exposed_reduce_ms), "gather_ms", real_or_null(m->gather_ms),
+                     "reduce_ms", real_or_null(m->reduce_ms), "data_ms", real_or_null(m->data_ms),
+                     "optimizer_ms", real_or_null(m->optimizer_ms), "start_ms",
+                     start_json(m->start_ms));
+}
+
+/* The start that counts is the slowest rank's; its parts add up to it. */
+static void add_start(json_t *summary, const shoal_outcome_t *outcome, const rank_medians_t *ranks)
+{
+    int slowest = 0;
+    for (int r = 1; r < outcome->trainer->peers.size; r++) {
+        slowest =
+            start_total(ranks[r].start_ms) > start_total(ranks[slowest].start_ms) ? r : slowest;
+    }
+    if (outcome->nsteps > 0) {
+        json_object_set_new(summary, "launch_to_first_step_ms",
+                            json_real(start_total(ranks[slowest].start_ms)));
+        json_object_set_new(summary, "start_ms", start_json(ranks[slowest].start_ms));
+    }
 }
 
 /* Exposed and total communication: means over the ranks of their medians. */
@@ -214,7 +254,6 @@ static void add_outcome(json_t *summary, const shoal_outcome_t *outcome)
     json_object_set_new(summary, "elapsed_s", json_real(outcome->elapsed_s));
     json_object_set_new(summary, "losses", losses);
     json_object_set(summary, "valid_loss", outcome->valid);
-    json_object_set_new(summary, "launch_to_first_step_ms", real_or_null(outcome->launch_to_first_step_ms));
     json_object_set_new(summary, "first_step_ms", real_or_null(outcome->first_step_ms));
     json_object_set_new(summary, "plan_nbytes", json_integer((json_int_t)trainer->step.total_nbytes));
     json_object_set_new(summary, "used_nbytes", json_integer((json_int_t)trainer->used_nbytes));
@@ -229,6 +268,19 @@ static void add_outcome(json_t *summary, const shoal_outcome_t *outcome)
                         json_integer((json_int_t)(trainer->step.model.nparams - trainer->step.model.nparams_embedding)));
 }
 
+static void print_start(const json_t *parts, double total, const char *dir)
+{
+    char   text[512] = "";
+    size_t n         = 0;
+    for (int part = 0; part < SHOAL_START_COUNT; part++) {
+        const char *name = shoal_start_part_name((shoal_start_part_t)part);
+        double      ms   = json_number_value(json_object_get(parts, name));
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s %.0f", part > 0 ? ", " : "",
+                              part == SHOAL_START_STEP ? "first step" : name, ms);
+    }
+    shoal_info("launch to first step %.0f ms (%s); records in %s", total, text, dir);
+}
+
 static void print_closing(const json_t *summary, const char *dir)
 {
     double speed  = json_number_value(json_object_get(json_object_get(summary, "tokens_per_s"), "median"));
@@ -241,9 +293,8 @@ static void print_closing(const json_t *summary, const char *dir)
     if (comm > 0.0) {
         shoal_info("communication %.1f ms a step, %.1f ms of it exposed (%.1f%%)", comm, exposed, 100.0 * exposed / comm);
     }
-    shoal_info("launch to first step %.0f ms, of which the step %.0f ms; records in %s",
-               json_number_value(json_object_get(summary, "launch_to_first_step_ms")),
-               json_number_value(json_object_get(summary, "first_step_ms")), dir);
+    print_start(json_object_get(summary, "start_ms"),
+                json_number_value(json_object_get(summary, "launch_to_first_step_ms")), dir);
 }
 
 shoal_status_t shoal_summary_write(const shoal_outcome_t *outcome)
@@ -262,6 +313,7 @@ shoal_status_t shoal_summary_write(const shoal_outcome_t *outcome)
         add_outcome(summary, outcome);
         add_speed(summary, outcome, scratch);
         add_ranks(summary, trainer, ranks);
+        add_start(summary, outcome, ranks);
         status = shoal_record_json(trainer->spec->run.dir, "summary.json", summary);
         if (status == SHOAL_OK) {
             print_closing(summary, trainer->spec->run.dir);

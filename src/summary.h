@@ -20,7 +20,7 @@ typedef struct {
     shoal_step_record_t   *steps; /* (nsteps) */
     size_t                 nsteps, warmup;
     json_t                *valid;            /* [{"step", "loss"}], rank 0 */
-    double                 launch_to_first_step_ms, first_step_ms, elapsed_s;
+    double                 first_step_ms, elapsed_s;
     double                 peak_flops;       /* per rank, in the compute type */
     const char            *peak_source;
     size_t                 heap_growth_nbytes; /* from the end of step 2 to the end of the run */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/start.h"
 #include "base/time.h"
 #include "runtime/trace.h"
 #include "src/commands.h"
@@ -34,7 +35,6 @@ typedef struct {
     shoal_record_t     *record;
     shoal_live_t       *live;
     shoal_outcome_t     outcome;
-    double              launched_at; /* seconds since the epoch */
     size_t              heap_nbytes; /* in use after step 2 */
 } run_t;
 
@@ -51,15 +51,6 @@ static double wall_clock_s(void)
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-/* When the launcher was started, if it left SHOAL_LAUNCH_TIME (seconds since the epoch); else when this process was. */
-static double launch_time(double process_start)
-{
-    const char *text   = getenv("SHOAL_LAUNCH_TIME");
-    char       *end    = NULL;
-    double      parsed = text != NULL ? strtod(text, &end) : 0.0;
-    return text != NULL && end != text && *end == '\0' ? parsed : process_start;
 }
 
 /* Rank 0 reads the configuration first: only when it is good do the others read it, so an error is logged once. */
@@ -197,8 +188,8 @@ static shoal_status_t one_step(run_t *run, size_t t, bool *stopped_p)
     run->outcome.nsteps = t;
     warn_if_lost(run, t);
     if (t == 1) {
-        run->outcome.launch_to_first_step_ms = (wall_clock_s() - run->launched_at) * 1e3;
-        run->outcome.first_step_ms           = step->step_ms;
+        shoal_start_mark(SHOAL_START_STEP);
+        run->outcome.first_step_ms = step->step_ms;
         SHOAL_TRY(measure_machine(run));
     }
     SHOAL_TRY(shoal_record_step(run->record, step));
@@ -246,7 +237,9 @@ static shoal_status_t summarize(run_t *run, shoal_status_t status)
 static shoal_status_t execute(run_t *run, const arguments_t *arguments)
 {
     SHOAL_TRY(load_config(run, arguments));
+    shoal_start_mark(SHOAL_START_CONFIG);
     SHOAL_TRY(set_up(run));
+    shoal_start_mark(SHOAL_START_RECORDS);
     shoal_status_t status = all_steps(run);
     if (status == SHOAL_OK || status == SHOAL_ERR_STOPPED) {
         return summarize(run, status);
@@ -273,7 +266,6 @@ static int rank_main(void *argument)
     const arguments_t *arguments = argument;
     run_t              run       = {0};
     struct sigaction   action    = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
-    run.launched_at              = launch_time(wall_clock_s());
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     shoal_status_t status = shoal_bootstrap_open("auto", &run.bootstrap);
@@ -281,6 +273,10 @@ static int rank_main(void *argument)
         return shoal_status_exit_code(status);
     }
     shoal_log_set_rank(run.bootstrap->rank, run.bootstrap->host);
+    shoal_start_mark(SHOAL_START_BOOTSTRAP);
+    if (run.bootstrap->rank == 0) {
+        shoal_start_warn();
+    }
     status = execute(&run, arguments);
     tear_down(&run);
     return shoal_status_exit_code(status);
@@ -328,7 +324,8 @@ static int parse(int argc, char **argv, arguments_t *arguments_p, int *nranks_p)
 int shoal_cmd_train(int argc, char **argv)
 {
     arguments_t arguments;
-    int         nranks = 0, parsed = parse(argc, argv, &arguments, &nranks);
+    shoal_start_begin();
+    int nranks = 0, parsed = parse(argc, argv, &arguments, &nranks);
     if (parsed != 0) {
         return parsed > 0 ? 0 : shoal_status_exit_code(SHOAL_ERR_CONFIG);
     }
