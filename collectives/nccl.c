@@ -21,6 +21,12 @@
 
 enum { MAX_COMMS = 16, NAP_US = 100 };
 
+/*
+ * Channels, proxies and registrations of one communicator take 0.5 to 1.5 GB, by the number of
+ * GPUs, their links and the version.
+ */
+static const size_t comm_nbytes = (size_t)1 << 30;
+
 typedef struct {
     shoal_comm_t base;
     ncclComm_t   nccl;
@@ -42,6 +48,17 @@ static nccl_transport_t *nccl_of(shoal_transport_t *transport)
     return (nccl_transport_t *)transport;
 }
 
+/*
+ * NCCL has one result for all of CUDA's errors. Its last words tell which: CUDA's own, or those of
+ * NCCL's allocators.
+ */
+static bool is_want_of_memory(ncclResult_t result, const char *last_words)
+{
+    return result == ncclUnhandledCudaError && last_words != NULL &&
+           (strstr(last_words, "out of memory") != NULL ||
+            strstr(last_words, "Failed to CUDA") != NULL);
+}
+
 /* ncclInProgress is no error. A communicator tells more of its own errors than the call that met them. */
 static shoal_status_t check(nccl_transport_t *transport, ncclResult_t result, ncclComm_t comm, const char *call)
 {
@@ -51,6 +68,9 @@ static shoal_status_t check(nccl_transport_t *transport, ncclResult_t result, nc
     const char *more  = ncclGetLastError(comm);
     transport->failed = true;
     shoal_error("nccl: %s: %s%s%s", call, ncclGetErrorString(result), more != NULL && more[0] != '\0' ? ": " : "", more != NULL ? more : "");
+    if (is_want_of_memory(result, more)) {
+        return SHOAL_ERR_NO_MEMORY;
+    }
     return result == ncclRemoteError || result == ncclSystemError ? SHOAL_ERR_PEER : SHOAL_ERR_INTERNAL;
 }
 
@@ -363,6 +383,7 @@ const shoal_transport_ops_t shoal_transport_nccl = {
     .attach         = nccl_attach,
     .enqueue        = nccl_enqueue,
     .uses_multiprocessors = true,
+    .comm_nbytes    = comm_nbytes,
     .recordable     = true,
     .start          = nccl_start,
     .test           = nccl_test,

@@ -119,6 +119,10 @@ typedef struct {
     /* Queue: what the device calls it (kernels/device.h, `native`). NULL slot: the transport works on host memory. */
     shoal_status_t (*enqueue)(shoal_comm_t *comm, const shoal_coll_t *coll, void *queue);
     bool uses_multiprocessors; /* what it enqueues are kernels, of max_ctas thread blocks, that run beside those of compute */
+    /*
+     * Of the device's memory that a group takes beside the staging, by estimate; no plan counts it.
+     */
+    size_t comm_nbytes;
     bool recordable; /* what it enqueues may be recorded and replayed (kernels/device.h, `record_begin`) */
     shoal_status_t (*start)(shoal_comm_t *comm, const shoal_coll_t *coll);
     /* SHOAL_OK when the started collective is complete here, SHOAL_IN_PROGRESS, or an error. Does not progress. */

@@ -7,7 +7,8 @@
  * Streams: a device with `stream` enqueues: `run` may return before the op has finished, ops run in the order of the calls, and the
  * host must not look at the device's memory but through upload and download. Without (the CPU), `run` returns when the op is
  * done, and the device's memory is the host's.
- * Errors: every function logs the cause once and returns its status; SHOAL_ERR_NO_MEMORY only from alloc and open.
+ * Errors: every function logs the cause once and returns its status; SHOAL_ERR_NO_MEMORY from alloc and open, and from
+ * what libraries take memory of their own for: run, prepare, record_end, replay.
  */
 #ifndef SHOAL_KERNELS_DEVICE_H
 #define SHOAL_KERNELS_DEVICE_H
@@ -41,6 +42,7 @@ typedef struct {
     double peak_bf16_flops;
     double memory_gbs;         /* GB/s of its memory, by datasheet; 0 where none is known */
     double link_gbs;           /* GB/s to other GPUs of the host, one way, by datasheet; 0 where the name does not tell */
+    size_t overhead_nbytes;    /* of its memory that libraries, modules and recordings take after this; an estimate */
 } shoal_device_info_t;
 
 /* Work recorded once, to be enqueued again at the price of one call. */

@@ -80,6 +80,7 @@ typedef struct {
     size_t      trace_step; /* step whose timeline is written to DIR/trace.json; 0: none */
     size_t      timeout_s;  /* a collective that takes longer is a hang */
     double      memory_gib; /* per rank; 0: what the device reports */
+    double      reserve_gib; /* of that, left to libraries and communicators; NaN: as device and transport say */
     size_t      head_chunk; /* tokens per chunk of the fused head and loss; 0: chosen */
     bool        graph;         /* GPU: record a step and replay it */
     bool        deterministic; /* GPU: only kernels whose bits are the same in every run */

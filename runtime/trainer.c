@@ -12,16 +12,21 @@
 #include "runtime/optim.h"
 #include "runtime/seat.h"
 
+/*
+ * A rank that has only lost its peers knows less than the one that they lost: its status is the
+ * answer where there is no other.
+ */
 shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t status)
 {
-    int  mine = (int)status, worst = (int)status;
+    int  mine = (int)status, worst = (int)SHOAL_OK;
     int *all = malloc((size_t)peers->size * sizeof(*all));
     if (all == NULL || peers->exchange(peers->context, &mine, sizeof(mine), all) != SHOAL_OK) {
         free(all);
         return status != SHOAL_OK ? status : SHOAL_ERR_PEER;
     }
     for (int r = 0; r < peers->size; r++) {
-        worst = worst == SHOAL_OK ? all[r] : worst;
+        bool knows_more = worst == SHOAL_OK || (worst == SHOAL_ERR_PEER && all[r] != SHOAL_OK);
+        worst           = knows_more ? all[r] : worst;
     }
     free(all);
     return (shoal_status_t)worst;
@@ -40,21 +45,68 @@ static shoal_status_t fetch(void *context, const shoal_op_t *op, int32_t *tokens
     return SHOAL_OK;
 }
 
-static shoal_status_t check_fit(const shoal_trainer_t *trainer)
+size_t shoal_reserve_nbytes(const shoal_spec_t *spec, const shoal_device_info_t *info,
+                            const shoal_transport_ops_t *transport, int nranks)
 {
-    const shoal_spec_t *spec      = trainer->spec;
-    double              available = spec->run.memory_gib * 0x1p30;
-    if (available <= 0.0) {
-        available = (double)trainer->device_info.memory_nbytes / trainer->sharers;
+    size_t comms = nranks > 1 ? 2 : 0; /* one for each communication lane */
+    return isnan(spec->run.reserve_gib) ? info->overhead_nbytes + comms * transport->comm_nbytes
+                                        : (size_t)(spec->run.reserve_gib * 0x1p30);
+}
+
+/* What a rank's memory must hold, and what it has: bytes. */
+typedef struct {
+    double plan, reserve, available;
+} fit_t;
+
+static fit_t fit_of(const shoal_trainer_t *trainer)
+{
+    const shoal_spec_t *spec    = trainer->spec;
+    size_t              reserve = shoal_reserve_nbytes(spec, &trainer->device_info,
+                                                       trainer->transport_ops, trainer->peers.size);
+    fit_t               fit     = {.plan      = (double)trainer->step.total_nbytes,
+                                   .reserve   = (double)reserve,
+                                   .available = spec->run.memory_gib * 0x1p30};
+    if (fit.available <= 0.0) {
+        fit.available = (double)trainer->device_info.memory_nbytes / trainer->sharers;
     }
-    if ((double)trainer->step.total_nbytes > available) {
-        if (trainer->peers.rank == 0) {
-            shoal_error("the plan does not fit: a rank needs %zu bytes (%.2f GiB), %.0f bytes (%.2f GiB) are available; see `shoal plan`",
-                        trainer->step.total_nbytes, (double)trainer->step.total_nbytes * 0x1p-30, available, available * 0x1p-30);
-        }
-        return SHOAL_ERR_PLAN;
+    return fit;
+}
+
+static double lack_of(const fit_t *fit)
+{
+    return fit->plan + fit->reserve - fit->available;
+}
+
+/*
+ * Collective, with the status so far. What is free differs from GPU to GPU: rank 0 speaks for the
+ * rank that lacks most.
+ */
+static shoal_status_t check_fit(const shoal_trainer_t *trainer, shoal_status_t status)
+{
+    const shoal_peers_t *peers = &trainer->peers;
+    fit_t                mine  = status == SHOAL_OK ? fit_of(trainer) : (fit_t){0}, worst;
+    fit_t               *all   = malloc((size_t)peers->size * sizeof(*all));
+    if (all == NULL || peers->exchange(peers->context, &mine, sizeof(mine), all) != SHOAL_OK) {
+        free(all);
+        return status != SHOAL_OK ? status : SHOAL_ERR_PEER;
     }
-    return SHOAL_OK;
+    int rank = 0;
+    for (int r = 1; r < peers->size; r++) {
+        rank = lack_of(&all[r]) > lack_of(&all[rank]) ? r : rank;
+    }
+    worst = all[rank];
+    free(all);
+    if (lack_of(&worst) <= 0.0) {
+        return status;
+    }
+    if (peers->rank == 0) {
+        shoal_error("the plan does not fit: a rank needs %.0f bytes (%.2f GiB), and %.2f GiB are "
+                    "left to libraries and communicators "
+                    "(run.reserve_gib); rank %d on %s has %.0f bytes (%.2f GiB); see `shoal plan`",
+                    worst.plan, worst.plan * 0x1p-30, worst.reserve * 0x1p-30, rank,
+                    trainer->bootstrap->hosts[rank], worst.available, worst.available * 0x1p-30);
+    }
+    return status != SHOAL_OK ? status : SHOAL_ERR_PLAN;
 }
 
 static shoal_status_t open_data(shoal_trainer_t *trainer)
@@ -137,8 +189,7 @@ static shoal_status_t assemble(shoal_trainer_t *trainer)
 {
     const shoal_spec_t *spec = trainer->spec;
     SHOAL_TRY(shoal_step_create(spec, trainer->peers.size, trainer->peers.rank, trainer->device, trainer->transport_ops, &trainer->step));
-    SHOAL_TRY(open_data(trainer));
-    return check_fit(trainer);
+    return open_data(trainer);
 }
 
 /* The transport goes first where it has a wish: collectives work on this memory. */
@@ -214,6 +265,22 @@ static shoal_status_t connect(shoal_trainer_t *trainer)
     return shoal_executor_create(&trainer->step, &config, &trainer->executor);
 }
 
+/*
+ * Says what helps when memory has run out although the plan had its part: others took more than was
+ * reserved.
+ */
+static void explain_want(const shoal_trainer_t *trainer, shoal_status_t status)
+{
+    if (status == SHOAL_ERR_NO_MEMORY && trainer->device->ops->stream != NULL) {
+        size_t reserve = shoal_reserve_nbytes(trainer->spec, &trainer->device_info,
+                                              trainer->transport_ops, trainer->peers.size);
+        shoal_error("the plan has its %zu bytes; libraries and communicators want more than the "
+                    "%.2f GiB left to them: give them more "
+                    "(run.reserve_gib), or the plan less (batch.local, parallel.recompute)",
+                    trainer->used_nbytes, (double)reserve * 0x1p-30);
+    }
+}
+
 shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t *bootstrap, shoal_trainer_t *trainer_p)
 {
     memset(trainer_p, 0, sizeof(*trainer_p));
@@ -227,6 +294,7 @@ shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t 
     if (status == SHOAL_OK) {
         status = assemble(trainer_p);
     }
+    status = check_fit(trainer_p, status);
     SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
     shoal_start_mark(SHOAL_START_PLAN);
     status = open_transport(trainer_p);
@@ -237,6 +305,7 @@ shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t 
     if (status == SHOAL_OK) {
         status = connect(trainer_p);
     }
+    explain_want(trainer_p, status);
     status = shoal_trainer_agree(&trainer_p->peers, status);
     shoal_start_mark(SHOAL_START_TRANSPORT);
     return status;
@@ -302,7 +371,9 @@ shoal_status_t shoal_trainer_step(shoal_trainer_t *trainer, size_t t, shoal_step
     trainer->fetch_first = (uint64_t)(t - 1) * trainer->spec->batch.global;
     SHOAL_TRY(upload_scalars(trainer, t, &lr));
     shoal_executor_time_ops(trainer->executor, trainer->time_ops || t == trainer->spec->run.trace_step);
-    SHOAL_TRY(shoal_executor_run(trainer->executor, &trainer->step.train, &times));
+    shoal_status_t status = shoal_executor_run(trainer->executor, &trainer->step.train, &times);
+    explain_want(trainer, status);
+    SHOAL_TRY(status);
     shoal_executor_time_ops(trainer->executor, false);
     SHOAL_TRY(trainer->device->ops->download(trainer->device, stats, state(trainer, trainer->step.sharding.stats), sizeof(stats)));
     fill_record(trainer, t, &times, stats, lr, record_p);

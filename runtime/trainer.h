@@ -52,6 +52,13 @@ shoal_device_config_t shoal_device_config(const shoal_spec_t *spec, int local_ra
 /* Likewise of its transport. */
 shoal_transport_config_t shoal_transport_config(const shoal_spec_t *spec);
 
+/*
+ * Bytes of a device's memory that the plan must leave to the device's libraries and to the
+ * communicators of a rank: run.reserve_gib, or what device and transport estimate; 0 for CPUs.
+ */
+size_t shoal_reserve_nbytes(const shoal_spec_t *spec, const shoal_device_info_t *info,
+                            const shoal_transport_ops_t *transport, int nranks);
+
 /* The worst status over the ranks: every rank passes its own and gets the same answer. */
 shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t status);
 

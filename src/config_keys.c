@@ -118,6 +118,8 @@ const shoal_key_t shoal_keys[] = {
     SIZE(run, trace_step, 0, STEPS, "0", "step whose timeline is written to DIR/trace.json; 0: none"),
     SIZE(run, timeout_s, 1, 864000, "120", "a collective that takes longer hangs"),
     REAL(run, memory_gib, 0, 1e6, "0", "memory per rank; 0: what the device reports"),
+    REAL(run, reserve_gib, 0, 1e6, "auto",
+         "of that, left to libraries and communicators; auto: 0 (CPU), 0.5 and 1 per NCCL communicator (GPU; two among several ranks)"),
     SIZE(run, head_chunk, 0, MANY, "0", "tokens per chunk of the fused head and loss; 0: chosen"),
     BOOL(run, graph, "true", "GPU: record a step and replay it, the bits are the same; among several ranks with NCCL only"),
     BOOL(run, deterministic, "true", "GPU: only kernels whose bits are the same in every run"),

@@ -295,6 +295,9 @@ shoal_status_t shoal_config_resolve(shoal_config_t *config, int nranks, const sh
     if (is_open(config, "precision.gather")) {
         spec->precision.gather = spec->precision.compute;
     }
+    if (is_open(config, "run.reserve_gib")) { /* for it depends on the device */
+        spec->run.reserve_gib = NAN;
+    }
     settle_study(config, spec);
     config->resolved = true;
     *spec_p          = spec;

@@ -269,8 +269,9 @@ static json_t *element_to_json(const shoal_key_t *key, const shoal_spec_t *spec,
         return json_string(key->choices[*(const int *)from]);
     case SHOAL_KEY_SIZE:
         return json_integer((json_int_t) * (const size_t *)from);
-    case SHOAL_KEY_REAL: /* JSON has no infinity */
-        return isfinite(*(const double *)from) ? json_real(*(const double *)from) : json_string("inf");
+    case SHOAL_KEY_REAL: /* JSON has no infinity, and no NaN, which stands for what only the run can settle */
+        return isfinite(*(const double *)from) ? json_real(*(const double *)from)
+                                               : json_string(isnan(*(const double *)from) ? "auto" : "inf");
     case SHOAL_KEY_BOOL:
         return json_boolean(*(const bool *)from);
     }

@@ -18,7 +18,7 @@ for test in test_kernels test_reference; do
     chmod +x "$work/top/tests/$test"
 done
 status=0
-TOP="$work/top" SHOAL_STANDIN=memory=2147483648 bash "$SHOAL_SRCDIR/bench/gpu-check" --tiny --no-bench --keep "$work/runs" >"$work/out" 2>&1 || status=$?
+TOP="$work/top" SHOAL_STANDIN=memory=17179869184 bash "$SHOAL_SRCDIR/bench/gpu-check" --tiny --no-bench --keep "$work/runs" >"$work/out" 2>&1 || status=$?
 cat "$work/out"
 # Everything ran: only the two tests and memcheck, which knows no stand-in, may be skipped.
 [ "$status" -eq 0 ] && tail -n 1 "$work/out" | grep -q '^1[0-9] passed, 0 failed, 3 skipped$'

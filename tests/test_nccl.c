@@ -124,12 +124,27 @@ static void test_no_windows(void **state)
 static void test_refusals(void **state)
 {
     (void)state;
-    const char *text = fail_with(4, "devices=2,memory=200000", "run.memory_gib=1");
+    const char *text = fail_with(4, "devices=2,memory=200000", "run.memory_gib=1 run.reserve_gib=0");
     assert_contains(text, "cuda: cannot allocate ");
     assert_contains(text, " bytes are free");
     assert_contains(text, " bytes is what the plan gives a rank; see `shoal plan`");
     assert_contains(fail_with(2, "devices=2", "parallel.gather_ctas=33"), "parallel.gather_ctas = 33: expects a whole number from 0 to 32");
     assert_contains(fail_with(2, "devices=2", "parallel.gather_policy=none"), "expects one of auto, default, efficiency, zero\n");
+}
+
+/*
+ * A plan that fills the GPU leaves nothing to the communicators: refused before, and out of memory
+ * where nothing is reserved for them.
+ */
+static void test_reserve(void **state)
+{
+    (void)state;
+    const char *text = fail_with(3, "devices=2,memory=2147483648", "");
+    assert_contains(text, "the plan does not fit: a rank needs ");
+    assert_contains(text, " 2.50 GiB are left to libraries and communicators (run.reserve_gib)");
+    text = fail_with(4, "devices=2,memory=2147483648,comm_takes=1073741824", "run.reserve_gib=0");
+    assert_contains(text, "Failed to CUDA calloc 1073741824 bytes");
+    assert_contains(text, "libraries and communicators want more than the 0.00 GiB left to them");
 }
 
 /* ---- room for collectives ---- */
@@ -337,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_no_windows),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_reserve),
         cmocka_unit_test_setup_teardown(test_room, enter_directory, leave_directory),
         cmocka_unit_test_setup_teardown(test_bench, enter_directory, leave_directory),
         cmocka_unit_test_setup_teardown(test_bench_refuses, enter_directory, leave_directory),

@@ -183,6 +183,22 @@ static void test_out_of_memory(void **state)
     assert_contains(text, "cuda: cannot allocate 2097153 bytes (0.00 GiB) on GPU 0: 2097152 of its 3145728 bytes are free");
 }
 
+/*
+ * Libraries and recordings take memory behind the plan's back: half a GiB is reserved for them, and
+ * want of it is exit 4.
+ */
+static void test_reserve(void **state)
+{
+    (void)state;
+    assert_contains(fail_with(3, 1, "memory=536870912", ""), "0.50 GiB are left to libraries and communicators (run.reserve_gib)");
+    const char *text = fail_with(4, 1, "memory=1073741824,graph_takes=1073741824", "");
+    assert_contains(text, "cudaGraphInstantiate");
+    assert_contains(text, "libraries and communicators want more than the 0.50 GiB left to them");
+    text = fail_with(4, 1, "memory=62914560,matmul_takes=62914560", "run.reserve_gib=0");
+    assert_contains(text, "the GPU has no memory left");
+    assert_contains(text, "want more than the 0.00 GiB left to them");
+}
+
 /* FSDP: every sharding, with and without prefetch, micro-batches, an odd number of ranks; recorded and not. */
 static void test_several_ranks(void **state)
 {
@@ -244,6 +260,7 @@ int main(void)
         cmocka_unit_test(test_error_names_the_layer),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_reserve),
         cmocka_unit_test(test_several_ranks),
         cmocka_unit_test(test_hang),
         cmocka_unit_test(test_wrong_memory),

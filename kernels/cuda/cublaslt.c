@@ -72,6 +72,11 @@ static shoal_status_t check(cublasStatus_t status, const char *call, const shoal
     }
     shoal_error("%s%s%s: %s (%s)", call, key != NULL ? " for matmul " : "", text, cublasLtGetStatusString(status),
                 cublasLtGetStatusName(status));
+    if (status == CUBLAS_STATUS_ALLOC_FAILED ||
+        (status != CUBLAS_STATUS_INVALID_VALUE && shoal_cuda_is_full())) {
+        shoal_error("the GPU has no memory left");
+        return SHOAL_ERR_NO_MEMORY;
+    }
     return SHOAL_ERR_INTERNAL;
 }
 
@@ -134,7 +139,7 @@ static shoal_status_t make_room(shoal_cuda_cublaslt_t *lt)
     plan_t **plans = calloc(capacity, sizeof(plan_t *));
     if (plans == NULL) {
         shoal_error("cuda: out of memory for the plans of %zu matmuls", lt->count);
-        return SHOAL_ERR_INTERNAL;
+        return SHOAL_ERR_NO_MEMORY;
     }
     for (size_t i = 0; i < lt->capacity; i++) {
         if (lt->plans[i] != NULL) {
@@ -470,7 +475,7 @@ static shoal_status_t find_plan(shoal_cuda_t *cuda, const shoal_cublaslt_key_t *
     plan = calloc(1, sizeof(*plan));
     if (plan == NULL) {
         shoal_error("cuda: out of memory for the plan of a matmul");
-        return SHOAL_ERR_INTERNAL;
+        return SHOAL_ERR_NO_MEMORY;
     }
     plan->key             = *key;
     shoal_status_t status = make_plan(cuda, x, plan);

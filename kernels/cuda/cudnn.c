@@ -219,7 +219,9 @@ static shoal_status_t check(cudnnStatus_t status, const char *call)
     char why[SHOAL_CUDNN_WHY_SIZE];
     shoal_cudnn_explain(status, call, why);
     shoal_error("cudnn: %s", why);
-    return status == CUDNN_STATUS_ALLOC_FAILED ? SHOAL_ERR_NO_MEMORY : SHOAL_ERR_INTERNAL;
+    bool full = status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+                status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+    return full ? SHOAL_ERR_NO_MEMORY : SHOAL_ERR_INTERNAL;
 }
 
 #define CUDNN_TRY(call) SHOAL_TRY(check(call, #call))

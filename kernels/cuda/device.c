@@ -15,6 +15,12 @@
 
 enum { OLDEST_CAPABILITY = 80, PLANNED_CAPABILITY = 90, PLANNED_MULTIPROCESSORS = 132 };
 
+/*
+ * Of the GPU's memory, beside what it shows as free when it has just been opened: cuBLASLt, cuDNN, the modules of kernels that are
+ * loaded with their first launch, and a recorded step. About 0.3 GB together; half a GiB leaves some for what a driver rounds up.
+ */
+static const size_t overhead_nbytes = (size_t)512 << 20;
+
 shoal_cuda_t *shoal_cuda_of(shoal_device_t *device)
 {
     return (shoal_cuda_t *)device; /* base is the first member */
@@ -174,7 +180,7 @@ static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
     const char   *name  = cuda->name;
     size_t        first = 0;
     int           driver = 0;
-    *info_p = (shoal_device_info_t){.memory_nbytes = (size_t)PLANNED_MEMORY_GIB << 30};
+    *info_p = (shoal_device_info_t){.memory_nbytes = (size_t)PLANNED_MEMORY_GIB << 30, .overhead_nbytes = overhead_nbytes};
     if (cuda->device >= 0) {
         cudaMemGetInfo(&info_p->memory_nbytes, &info_p->total_nbytes);
         cudaDeviceGetPCIBusId(info_p->id, sizeof(info_p->id), cuda->device);

@@ -4,6 +4,7 @@
 #define SHOAL_KERNELS_CUDA_ERROR_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 
 #include "base/log.h"
 #include "base/status.h"
@@ -16,6 +17,16 @@ static inline shoal_status_t shoal_cuda_check(cudaError_t error, const char *cal
     }
     shoal_error("cuda: %s: %s (%s)", call, cudaGetErrorString(error), cudaGetErrorName(error));
     return error == cudaErrorMemoryAllocation ? SHOAL_ERR_NO_MEMORY : SHOAL_ERR_INTERNAL;
+}
+
+/*
+ * Whether next to nothing of the GPU's memory is left. A library that cannot load a kernel then
+ * fails with a status that may say anything.
+ */
+static inline bool shoal_cuda_is_full(void)
+{
+    size_t unused = 0, total = 0;
+    return cudaMemGetInfo(&unused, &total) == cudaSuccess && unused < (size_t)64 << 20;
 }
 
 #define SHOAL_CUDA_TRY(call) SHOAL_TRY(shoal_cuda_check(call, #call))

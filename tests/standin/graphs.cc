@@ -292,6 +292,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable_p, cudaGraph_t grap
         if (graphs.count(graph) == 0 || flags != 0) {
             return refuse(cudaErrorInvalidValue, "cudaGraphInstantiate: %p is no graph, or flags %#llx", (void *)graph, flags);
         }
+        if (!take("graph_takes")) {
+            return cudaErrorMemoryAllocation;
+        }
         *executable_p = *executables.insert(new CUgraphExec_st{graph->nodes, followers_of(*graph->nodes)}).first;
         return cudaSuccess;
     });

@@ -21,7 +21,9 @@ cudaError_t              sticky = cudaSuccess;
 thread_local cudaError_t last   = cudaSuccess;
 thread_local int         device = 0;
 
-const std::string known[] = {"devices", "driver", "capability", "memory", "name", "seed", "fault", "mute"};
+const std::string known[] = {"devices", "driver", "capability", "memory", "name", "seed", "fault", "mute",
+                             "graph_takes", "comm_takes",
+                             "matmul_takes"};
 
 bool is_known(const std::string &name)
 {
@@ -250,7 +252,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties_p, int asked)
         std::memset(properties_p, 0, sizeof(*properties_p));
         std::snprintf(properties_p->name, sizeof(properties_p->name), "%s", setting_text("name", "NVIDIA H200, a stand-in").c_str());
         properties_p->uuid.bytes[0]          = (char)(asked + 1);
-        properties_p->totalGlobalMem         = setting("memory", (size_t)1 << 30);
+        properties_p->totalGlobalMem         = setting("memory", usual_device_nbytes);
         properties_p->major                  = (int)setting("capability", 90) / 10;
         properties_p->minor                  = (int)setting("capability", 90) % 10;
         properties_p->multiProcessorCount    = MULTIPROCESSORS;

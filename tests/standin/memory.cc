@@ -31,7 +31,7 @@ struct sigaction sigsegv_before;
 
 size_t device_nbytes()
 {
-    return setting("memory", (size_t)1 << 30) / alignment * alignment;
+    return setting("memory", usual_device_nbytes) / alignment * alignment;
 }
 
 bool within(const ranges_t &ranges, const void *memory, size_t nbytes)
@@ -123,6 +123,13 @@ void open_memory(bool open)
         std::abort();
     }
     is_open = open;
+}
+
+bool take(const char *name)
+{
+    void  *memory;
+    size_t nbytes = setting(name, 0);
+    return nbytes == 0 || cudaMalloc(&memory, nbytes) == cudaSuccess;
 }
 
 } // namespace standin

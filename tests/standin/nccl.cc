@@ -303,6 +303,13 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm_p, int size, ncclUniqueId i
     comm->random.seed(unsigned(standin::setting("seed", 1)) + unsigned(rank));
     comms.insert(comm);
     *comm_p = comm;
+    /* The last words are those of NCCL's allocator: CUDA's are gone by then. */
+    if (!standin::take("comm_takes")) {
+        return defer(comm, "ncclCommInitRankConfig", [] {
+            return refuse(ncclUnhandledCudaError, "Failed to CUDA calloc %zu bytes",
+                          size_t(standin::setting("comm_takes", 0)));
+        });
+    }
     return defer(comm, "ncclCommInitRankConfig", [comm] { return await_ranks(comm); });
 }
 

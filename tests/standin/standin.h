@@ -13,9 +13,10 @@
  *     allocation, an illegal call during capture) end in the library's error, with a line on stderr that says why.
  *
  * SHOAL_STANDIN, a comma-separated list, makes the machine: devices=N (1), driver=V (13000; 0: none), capability=V (90), memory=BYTES
- * (1 GiB, of each device and for each process alone), name=TEXT ("NVIDIA H200, a stand-in"; without a comma), seed=N (1), fault=N (the N-th
- * kernel to run, counted from 1, is an illegal access, which is sticky), mute=RANK:N (the rank's N-th collective never begins). It is read
- * at the process's first call.
+ * (8 GiB, of each device and for each process alone), name=TEXT ("NVIDIA H200, a stand-in"; without a comma), seed=N (1), fault=N (the N-th
+ * kernel to run, counted from 1, is an illegal access, which is sticky), mute=RANK:N (the rank's N-th collective never begins),
+ * graph_takes=BYTES, comm_takes=BYTES, matmul_takes=BYTES (0: device memory that an instantiated graph, a communicator, the process's first
+ * matmul keeps for itself). It is read at the process's first call.
  *
  * Everything here may be called from several threads; one lock guards it all, and it is released while nothing can go on.
  */
@@ -64,6 +65,19 @@ bool complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* A number of SHOAL_STANDIN, or its text, or `otherwise`. */
 uint64_t    setting(const char *name, uint64_t otherwise);
+
+/*
+ * Takes as much device memory as a setting of SHOAL_STANDIN says, for good, as libraries do; false:
+ * there is not as much.
+ */
+bool take(const char *name);
+
+/*
+ * Of a device, if `memory` says nothing: beyond what a run of several ranks leaves to libraries and
+ * communicators.
+ */
+const size_t usual_device_nbytes = (size_t)8 << 30;
+
 std::string setting_text(const char *name, const char *otherwise);
 
 } // namespace standin
