@@ -18,6 +18,7 @@
 
 #include "base/status.h"
 #include "kernels/ops.h"
+#include "kernels/rates.h"
 
 typedef struct shoal_device shoal_device_t;
 
@@ -26,6 +27,8 @@ typedef struct {
     int         nthreads;   /* CPU: threads of the OpenMP team, at least 1 */
     const char *variant;    /* CPU: "ref", "simd" (or "avx2", "avx512"), "auto" (also oneDNN's matmul); NULL: "auto" */
     bool        plan_only;  /* no memory, no runs: a device that this machine lacks can still be planned for */
+    /* CUDA, with plan_only: "h100", "h200" or "a100"; anything else and NULL: "h200". */
+    const char *planned;
     bool        required;   /* that the device cannot be had is an error, and logged as one */
     bool        nondeterministic; /* CUDA: faster kernels whose bits may differ from run to run */
     bool        untuned;          /* CUDA: take cuBLASLt's first choice rather than time several and remember the fastest */
@@ -42,7 +45,12 @@ typedef struct {
     double peak_bf16_flops;
     double memory_gbs;         /* GB/s of its memory, by datasheet; 0 where none is known */
     double link_gbs;           /* GB/s to other GPUs of the host, one way, by datasheet; 0 where the name does not tell */
-    size_t overhead_nbytes;    /* of its memory that libraries, modules and recordings take after this; an estimate */
+    /* How long ops and collectives take; NULL where that is not known. Constant. */
+    const shoal_rates_t *rates;
+    /* Of its memory that libraries, modules and recordings take after this; an estimate. */
+    size_t overhead_nbytes;
+    /* Attention's backward pass writes every score to memory and reads it again. */
+    bool   stores_scores;
 } shoal_device_info_t;
 
 /* Work recorded once, to be enqueued again at the price of one call. */

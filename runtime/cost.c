@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* See the header; every formula is one line of shoal_cost_op. */
+/* See the header; the formulas are in cost_ops.c. */
 #include "runtime/cost.h"
 
 #include <stdlib.h>
@@ -8,24 +8,33 @@
 #include "base/log.h"
 #include "base/time.h"
 
-/* A kernel call that moves next to nothing still takes this long: dispatch and thread start, seen on CPUs. */
-static const double op_overhead_ms = 0.003;
+/*
+ * What large operations reach of a data sheet: of arithmetic, the one factor that fits the tables
+ * of kernels/cuda/sheets.c best; of memory, what their fits have.
+ */
+static const double sheet_flops_share = 0.76, sheet_memory_share = 0.78;
 
-double shoal_cost_op(const shoal_machine_spec_t *machine, const shoal_op_t *op, int nranks)
+/*
+ * What NCCL gets through a network card, of the card's rate; fabrics that are badly set up give a
+ * fifth of it.
+ */
+static const double card_share = 0.92, usual_card_gbs = 50;
+
+/* GPUs of a node, where nothing tells: the usual number for those with NVLink between all. */
+enum { USUAL_GPUS_PER_NODE = 8 };
+
+const char *shoal_cost_figure_name(shoal_cost_figure_t figure)
 {
-    if (op->kind < SHOAL_OP_COMPUTE_COUNT) {
-        double arithmetic = shoal_op_flops(op) / machine->flops * 1e3;
-        double traffic    = shoal_op_nbytes(op) / (machine->memory_gbs * 1e9) * 1e3;
-        return op_overhead_ms + (arithmetic > traffic ? arithmetic : traffic);
-    }
-    if (op->kind == SHOAL_OP_FETCH) {
-        return 8.0 * (double)op->fetch.N / (machine->memory_gbs * 1e9) * 1e3;
-    }
-    /* all_reduce moves a share of its n elements twice; the others count n per rank. */
-    double others = (double)(nranks - 1), elements = (double)op->coll.n * others;
-    elements      = op->kind == SHOAL_OP_ALL_REDUCE ? 2.0 * elements / (double)nranks : elements;
-    double wire   = machine->link_gbs > 0.0 ? elements * (double)shoal_dtype_nbytes(op->dtype) / (machine->link_gbs * 1e9) * 1e3 : 0.0;
-    return machine->latency_us * 1e-3 + wire;
+    static const char *const names[SHOAL_COST_COUNT] = {
+        "matmul", "attention", "memory", "node_link", "link", "latency", "ranks_per_node"};
+    return names[figure];
+}
+
+const char *shoal_source_name(shoal_source_t source)
+{
+    static const char *const names[SHOAL_SOURCE_COUNT] = {"unknown", "user",    "measured", "table",
+                                                          "sheet",   "assumed", "launcher"};
+    return names[source];
 }
 
 static shoal_status_t measure_memory(shoal_device_t *device, double *gbs_p)
@@ -59,19 +68,115 @@ shoal_status_t shoal_cost_measure(shoal_device_t *device, shoal_dtype_t compute,
     return machine_p->memory_gbs > 0.0 ? SHOAL_OK : measure_memory(device, &machine_p->memory_gbs);
 }
 
-/* What large operations reach of a GPU's datasheet: 0.8 of its arithmetic, 0.9 of its memory: assumptions. */
-shoal_status_t shoal_cost_complete(shoal_device_t *device, shoal_dtype_t compute, shoal_machine_spec_t *machine_p)
+/* Sets a figure that is still 0 to a value that is not. */
+static void settle(shoal_cost_t *cost, shoal_cost_figure_t figure, double *value, double candidate,
+                   shoal_source_t source)
 {
+    if (*value <= 0.0 && candidate > 0.0) {
+        *value               = candidate;
+        cost->source[figure] = source;
+    }
+}
+
+static void take_keys(shoal_cost_t *cost)
+{
+    const shoal_machine_spec_t *m = &cost->machine;
+    const struct {
+        shoal_cost_figure_t figure;
+        double              value;
+    } given[] = {{SHOAL_COST_MATMUL, m->flops},      {SHOAL_COST_ATTENTION, m->flops},
+                 {SHOAL_COST_MEMORY, m->memory_gbs}, {SHOAL_COST_NODE_LINK, m->node_link_gbs},
+                 {SHOAL_COST_LINK, m->link_gbs},     {SHOAL_COST_LATENCY, m->latency_us}};
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
+        cost->source[given[i].figure] =
+            given[i].value > 0.0 ? SHOAL_SOURCE_USER : SHOAL_SOURCE_UNKNOWN;
+    }
+}
+
+static void lay_out(shoal_cost_t *cost, const shoal_cost_layout_t *layout, bool gpu)
+{
+    int usual = gpu && layout->nranks > USUAL_GPUS_PER_NODE ? USUAL_GPUS_PER_NODE : layout->nranks;
+    int each  = layout->ranks_per_node > 0 ? layout->ranks_per_node : usual;
+    cost->nranks         = layout->nranks;
+    cost->ranks_per_node = each < layout->nranks ? each : layout->nranks;
+    cost->nnodes         = (layout->nranks + each - 1) / each;
+    cost->source[SHOAL_COST_RANKS_PER_NODE] =
+        layout->ranks_per_node > 0 ? layout->source : SHOAL_SOURCE_ASSUMED;
+}
+
+/* Arithmetic and memory of a GPU that is known by name. */
+static void take_sheet(shoal_cost_t *cost, const shoal_device_info_t *info, shoal_dtype_t compute)
+{
+    shoal_machine_spec_t *m = &cost->machine;
+    double         sheet    = compute == SHOAL_BF16 ? info->peak_bf16_flops : info->peak_f32_flops;
+    shoal_source_t source   = SHOAL_SOURCE_SHEET;
+    if (cost->rates != NULL && compute == SHOAL_BF16 && m->flops <= 0.0) {
+        cost->source[SHOAL_COST_ATTENTION] = SHOAL_SOURCE_TABLE;
+        settle(cost, SHOAL_COST_MATMUL, &m->flops, cost->rates->flops, SHOAL_SOURCE_TABLE);
+    } else if (m->flops <= 0.0 && sheet > 0.0) {
+        cost->source[SHOAL_COST_ATTENTION] = SHOAL_SOURCE_SHEET;
+        settle(cost, SHOAL_COST_MATMUL, &m->flops, sheet_flops_share * sheet, SHOAL_SOURCE_SHEET);
+    }
+    double share = sheet_memory_share;
+    if (cost->rates != NULL) {
+        share  = cost->rates->stream_share;
+        source = SHOAL_SOURCE_TABLE;
+    }
+    settle(cost, SHOAL_COST_MEMORY, &m->memory_gbs, share * info->memory_gbs, source);
+}
+
+/*
+ * Links and latency. The table's rate within a node stands for all of its curves, which the
+ * formulas take themselves.
+ */
+static void take_links(shoal_cost_t *cost, const shoal_device_info_t *info, bool gpu)
+{
+    shoal_machine_spec_t *m = &cost->machine;
+    if (cost->rates != NULL) {
+        settle(cost, SHOAL_COST_NODE_LINK, &m->node_link_gbs, cost->rates->coll[0][1].gbs,
+               SHOAL_SOURCE_TABLE);
+    }
+    settle(cost, SHOAL_COST_NODE_LINK, &m->node_link_gbs, sheet_memory_share * info->link_gbs,
+           SHOAL_SOURCE_SHEET);
+    if (gpu) {
+        double card = cost->rates != NULL ? cost->rates->card_gbs : usual_card_gbs;
+        settle(cost, SHOAL_COST_LINK, &m->link_gbs, card_share * card, SHOAL_SOURCE_ASSUMED);
+    } else {
+        settle(cost, SHOAL_COST_NODE_LINK, &m->node_link_gbs, m->link_gbs, SHOAL_SOURCE_USER);
+    }
+    if (cost->source[SHOAL_COST_LATENCY] == SHOAL_SOURCE_UNKNOWN && cost->rates != NULL) {
+        cost->source[SHOAL_COST_LATENCY] = SHOAL_SOURCE_TABLE; /* the formulas' */
+    }
+}
+
+static void note_measured(shoal_cost_t *cost)
+{
+    for (int figure = SHOAL_COST_MATMUL; figure <= SHOAL_COST_MEMORY; figure++) {
+        if (cost->source[figure] == SHOAL_SOURCE_UNKNOWN) {
+            cost->source[figure] = SHOAL_SOURCE_MEASURED;
+        }
+    }
+}
+
+shoal_status_t shoal_cost_complete(shoal_device_t *device, shoal_dtype_t compute,
+                                   const shoal_machine_spec_t *machine,
+                                   const shoal_cost_layout_t *layout, shoal_cost_t *cost_p)
+{
+    bool                gpu = device->ops->stream != NULL;
     shoal_device_info_t info;
     device->ops->info(device, &info);
-    double sheet = compute == SHOAL_BF16 ? info.peak_bf16_flops : info.peak_f32_flops;
-    if (machine_p->flops <= 0.0) {
-        machine_p->flops = 0.8 * sheet;
-    }
-    if (machine_p->memory_gbs <= 0.0) {
-        machine_p->memory_gbs = 0.9 * info.memory_gbs;
-    }
-    return shoal_cost_measure(device, compute, machine_p);
+    shoal_cost_t cost = {.machine       = *machine,
+                         .rates         = info.rates,
+                         .sheet_gbs     = info.memory_gbs,
+                         .stores_scores = info.stores_scores};
+    take_keys(&cost);
+    lay_out(&cost, layout, gpu);
+    take_sheet(&cost, &info, compute);
+    take_links(&cost, &info, gpu);
+    SHOAL_TRY(shoal_cost_measure(device, compute, &cost.machine));
+    note_measured(&cost);
+    *cost_p = cost;
+    return SHOAL_OK;
 }
 
 /* The thread of the compute and host lanes is one resource, each communication lane another. */
@@ -93,7 +198,13 @@ static void add_wait_time(const shoal_program_t *program, const shoal_node_t *no
     }
 }
 
-shoal_status_t shoal_cost_predict(const shoal_program_t *program, const shoal_machine_spec_t *machine, int nranks,
+/* A machine of next to no flop/s takes longer than the type can hold. */
+static int64_t nanoseconds(double ms)
+{
+    return ms < 9e12 ? (int64_t)(ms * 1e6) : INT64_MAX;
+}
+
+shoal_status_t shoal_cost_predict(const shoal_program_t *program, const shoal_cost_t *cost,
                                   shoal_times_t *times_p, const shoal_op_times_t *op_times_p)
 {
     double        free_at[SHOAL_LANE_COUNT] = {0};
@@ -105,7 +216,7 @@ shoal_status_t shoal_cost_predict(const shoal_program_t *program, const shoal_ma
     }
     for (int32_t i = 0; i < program->nnodes; i++) {
         const shoal_node_t *node     = &program->nodes[i];
-        double              duration = shoal_cost_op(machine, &node->op, nranks);
+        double              duration = shoal_cost_op(cost, &node->op);
         int                 resource = resource_of(node->lane);
         double              start    = free_at[resource];
         add_wait_time(program, node, end, &start, &times);
@@ -114,8 +225,8 @@ shoal_status_t shoal_cost_predict(const shoal_program_t *program, const shoal_ma
         times.optimizer += node->phase == SHOAL_PHASE_OPTIMIZER && node->lane == SHOAL_LANE_COMPUTE ? duration : 0.0;
         times.total = end[i] > times.total ? end[i] : times.total;
         if (op_times_p != NULL) {
-            op_times_p->start[i] = (int64_t)(start * 1e6);
-            op_times_p->end[i]   = (int64_t)(end[i] * 1e6);
+            op_times_p->start[i] = nanoseconds(start);
+            op_times_p->end[i]   = nanoseconds(end[i]);
         }
     }
     for (int lane = SHOAL_LANE_GATHER; lane <= SHOAL_LANE_REDUCE; lane++) {

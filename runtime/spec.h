@@ -80,7 +80,8 @@ typedef struct {
     size_t      trace_step; /* step whose timeline is written to DIR/trace.json; 0: none */
     size_t      timeout_s;  /* a collective that takes longer is a hang */
     double      memory_gib; /* per rank; 0: what the device reports */
-    double      reserve_gib; /* of that, left to libraries and communicators; NaN: as device and transport say */
+    /* Of that, left to libraries and communicators; NaN: as device and transport say. */
+    double      reserve_gib;
     size_t      head_chunk; /* tokens per chunk of the fused head and loss; 0: chosen */
     bool        graph;         /* GPU: record a step and replay it */
     bool        deterministic; /* GPU: only kernels whose bits are the same in every run */
@@ -99,12 +100,27 @@ typedef struct {
     size_t        timeout_s;     /* per row */
 } shoal_study_spec_t;
 
-/* What the predicted time assumes of the machine; 0: measured on the spot (CPU) or taken from a table (GPU). */
+/*
+ * What the predicted time assumes of the machine; 0 each: measured on the spot (CPU), or from a
+ * table or an assumption (GPU).
+ */
 typedef struct {
-    double flops;         /* sustained matmul flop/s per rank in the compute type */
-    double memory_gbs;    /* GB/s per rank, streaming */
-    double link_gbs;      /* GB/s per rank, bus bandwidth of a large collective */
-    double latency_us;    /* of one collective */
+    double      flops;          /* sustained matmul flop/s per rank in the compute type */
+    double      memory_gbs;     /* GB/s per rank, streaming */
+    /*
+     * GB/s per rank, bus bandwidth of a large collective among the ranks of a node; 0 on CPUs:
+     * link_gbs.
+     */
+    double      node_link_gbs;
+    /*
+     * GB/s per rank between nodes: its share of what a large collective gets through the node's
+     * cards.
+     */
+    double      link_gbs;
+    double      latency_us;     /* of one collective */
+    size_t      ranks_per_node; /* where no launcher tells */
+    /* What `plan` plans for where device = cuda: "auto", "h100", "h200", "a100". */
+    const char *gpu;
 } shoal_machine_spec_t;
 
 typedef struct {

@@ -126,7 +126,8 @@ shoal_device_config_t shoal_device_config(const shoal_spec_t *spec, int local_ra
                                    .nthreads         = nthreads,
                                    .variant          = spec->run.variant,
                                    .nondeterministic = !spec->run.deterministic,
-                                   .untuned          = !spec->run.tune};
+                                   .untuned          = !spec->run.tune,
+                                   .planned          = spec->machine.gpu};
 }
 
 shoal_transport_config_t shoal_transport_config(const shoal_spec_t *spec)

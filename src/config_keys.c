@@ -119,7 +119,8 @@ const shoal_key_t shoal_keys[] = {
     SIZE(run, timeout_s, 1, 864000, "120", "a collective that takes longer hangs"),
     REAL(run, memory_gib, 0, 1e6, "0", "memory per rank; 0: what the device reports"),
     REAL(run, reserve_gib, 0, 1e6, "auto",
-         "of that, left to libraries and communicators; auto: 0 (CPU), 0.5 and 1 per NCCL communicator (GPU; two among several ranks)"),
+         "of that, left to libraries and communicators; auto: 0 (CPU), 0.5 and 1 per NCCL communicator "
+         "(GPU; two among several ranks)"),
     SIZE(run, head_chunk, 0, MANY, "0", "tokens per chunk of the fused head and loss; 0: chosen"),
     BOOL(run, graph, "true", "GPU: record a step and replay it, the bits are the same; among several ranks with NCCL only"),
     BOOL(run, deterministic, "true", "GPU: only kernels whose bits are the same in every run"),
@@ -140,8 +141,16 @@ const shoal_key_t shoal_keys[] = {
 
     REAL(machine, flops, 0, 1e18, "0", "matmul flop/s per rank that predictions assume; 0: measured or from a table"),
     REAL(machine, memory_gbs, 0, 1e9, "0", "GB/s of memory per rank; 0: likewise"),
-    REAL(machine, link_gbs, 0, 1e9, "0", "GB/s of a large collective per rank; 0: likewise"),
-    REAL(machine, latency_us, 0, 1e9, "0", "of one collective; 0: likewise"),
+    REAL(machine, node_link_gbs, 0, 1e9, "0",
+         "GB/s per rank of a large collective within a node; 0: from a table (GPU), as link_gbs (CPU)"),
+    REAL(machine, link_gbs, 0, 1e9, "0",
+         "GB/s per rank between nodes, its share of the node's network; 0: not known, for GPUs a stated "
+         "assumption"),
+    REAL(machine, latency_us, 0, 1e9, "0", "of one collective; 0: from a table (GPU), none (CPU)"),
+    SIZE(machine, ranks_per_node, 0, 4096, "0",
+         "for plan, where no launcher tells; 0: all on one node (CPU), at most 8 (GPU)"),
+    NAME(machine, gpu, CHOICES("auto", "h100", "h200", "a100"), "auto",
+         "what plan plans for with run.device = cuda; auto: h200"),
 };
 
 const size_t shoal_nkeys = sizeof(shoal_keys) / sizeof(shoal_keys[0]);

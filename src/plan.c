@@ -14,7 +14,8 @@
 #include "runtime/trace.h"
 #include "runtime/trainer.h"
 #include "src/commands.h"
-#include "src/summary.h"
+#include "src/config.h"
+#include "src/plan_print.h"
 
 typedef struct {
     int         nranks, rank;
@@ -24,82 +25,64 @@ typedef struct {
 
 static void print_usage(FILE *to)
 {
-    fputs("Usage: shoal plan [-n RANKS] [-r RANK] [--schedule] [--trace DIR] [--json] CONFIG [group.key=value ...]\n"
-          "Say what a run needs, without running it: bytes per rank by category and the predicted time of a step.\n\n"
+    fputs("Usage: shoal plan [-n RANKS] [-r RANK] [--schedule] [--trace DIR] [--json] CONFIG "
+          "[group.key=value ...]\n"
+          "Say what a run needs, without running it: bytes per rank by category and the predicted "
+          "time of a step.\n\n"
           "  -n RANKS      ranks of the run (default 1)\n"
-          "  -r RANK       whose plan (default 0; shards are equal, so plans differ in offsets only)\n"
+          "  -r RANK       whose plan (default 0; shards are equal, so plans differ in offsets "
+          "only)\n"
           "  --schedule    also print the program, one op a line\n"
           "  --trace DIR   also write DIR/plan.json, the predicted timeline, for ui.perfetto.dev\n"
           "  --json        print one JSON object instead\n"
           "  --help        print this help and exit\n\n"
-          "Times assume machine.flops, machine.memory_gbs and machine.link_gbs; the first two are measured here when 0.\n",
+          "What times assume of the machine is printed with them, and where it is from; the keys "
+          "machine.* set it. The GPU\n"
+          "that is planned for with run.device=cuda is machine.gpu; how ranks lie on nodes, "
+          "machine.ranks_per_node.\n",
           to);
 }
 
-static void print_memory(const shoal_step_t *step)
+static size_t env_count(const char *name)
 {
-    printf("bytes per rank\n");
-    for (int m = 0; m < SHOAL_MEMORY_COUNT; m++) {
-        printf("  %-14s %15zu  %10.2f MiB\n", shoal_memory_name((shoal_memory_t)m), step->memory_nbytes[m],
-               (double)step->memory_nbytes[m] * 0x1p-20);
-    }
-    printf("  %-14s %15zu  %10.2f MiB  (arena space that no buffer fills at its fullest moment)\n", "slack", step->slack_nbytes,
-           (double)step->slack_nbytes * 0x1p-20);
-    printf("  %-14s %15zu  %10.2f MiB\n\n", "total", step->total_nbytes, (double)step->total_nbytes * 0x1p-20);
+    const char *text = getenv(name);
+    char       *end  = NULL;
+    long        n    = text != NULL ? strtol(text, &end, 10) : 0;
+    return n > 0 && n < 1 << 12 && *end == '\0' ? (size_t)n : 0;
 }
 
-static void print_time(const shoal_step_t *step, const shoal_machine_spec_t *machine, const shoal_times_t *times)
+/*
+ * How the ranks lie on nodes: as the configuration says, else as the job would start them in which
+ * this runs.
+ */
+static shoal_cost_layout_t layout_of(const shoal_step_t *step, bool gpu)
 {
-    double tokens  = (double)step->spec->batch.global * (double)step->spec->model.seq;
-    double comm    = times->busy[SHOAL_LANE_GATHER] + times->busy[SHOAL_LANE_REDUCE];
-    double exposed = times->exposed[SHOAL_LANE_GATHER] + times->exposed[SHOAL_LANE_REDUCE];
-    printf("predicted step, at %.1f Gflop/s, %.1f GB/s of memory", machine->flops * 1e-9, machine->memory_gbs);
-    if (step->nranks > 1 && machine->link_gbs > 0.0) {
-        printf(", %.3f GB/s of link\n", machine->link_gbs);
-    } else {
-        printf("%s\n", step->nranks > 1 ? "; machine.link_gbs is 0, so collectives cost their latency only" : "");
+    size_t given = step->spec->machine.ranks_per_node, tasks = env_count("SLURM_NTASKS_PER_NODE");
+    if (given > 0) {
+        return (shoal_cost_layout_t){step->nranks, (int)given, SHOAL_SOURCE_USER};
     }
-    printf("  %-14s %10.2f ms\n", "step", times->total);
-    printf("  %-14s %10.2f ms, of it optimizer %.2f ms\n", "compute", times->busy[SHOAL_LANE_COMPUTE], times->optimizer);
-    printf("  %-14s %10.2f ms, exposed %.2f ms\n", "communication", comm, exposed);
-    printf("  %-14s %10.0f tokens/s over all ranks\n", "throughput", tokens / (times->total * 1e-3));
+    tasks = tasks == 0 && gpu ? env_count("SLURM_GPUS_ON_NODE") : tasks;
+    return (shoal_cost_layout_t){step->nranks, (int)tasks, SHOAL_SOURCE_LAUNCHER};
 }
 
-static shoal_status_t print_json(const shoal_step_t *step, const shoal_machine_spec_t *machine, const shoal_times_t *times)
+static shoal_status_t predict(const shoal_plan_view_t *view_p, const options_t *options)
 {
-    json_t *plan = json_pack("{s:i, s:o, s:I, s:i, s:f, s:f, s:{s:f, s:f, s:f}}", "ranks", step->nranks, "bytes", shoal_summary_memory(step),
-                             "total_nbytes", (json_int_t)step->total_nbytes, "ops", (int)step->train.nnodes, "predicted_step_ms",
-                             times->total, "predicted_exposed_ms", times->exposed[SHOAL_LANE_GATHER] + times->exposed[SHOAL_LANE_REDUCE],
-                             "machine", "flops", machine->flops, "memory_gbs", machine->memory_gbs, "link_gbs", machine->link_gbs);
-    if (plan == NULL || json_dumpf(plan, stdout, JSON_INDENT(2)) != 0) {
-        shoal_error("plan: cannot print the JSON");
-        json_decref(plan);
-        return SHOAL_ERR_DATA;
-    }
-    putchar('\n');
-    json_decref(plan);
-    return SHOAL_OK;
-}
-
-static shoal_status_t predict(const shoal_step_t *step, shoal_device_t *device, const options_t *options)
-{
-    shoal_machine_spec_t machine = step->spec->machine;
-    shoal_times_t        times;
+    shoal_plan_view_t    view     = *view_p;
+    const shoal_step_t  *step     = view.step;
     size_t               n        = (size_t)step->train.nnodes;
     int64_t             *stamps   = calloc(2 * n + 1, sizeof(*stamps));
     shoal_op_times_t     op_times = {stamps, stamps + n};
+    shoal_cost_layout_t  layout   = layout_of(step, view.device->ops->stream != NULL);
     shoal_status_t       status   = stamps != NULL ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
     if (status == SHOAL_OK) {
-        status = shoal_cost_complete(device, step->spec->precision.compute, &machine);
+        status = shoal_cost_complete(view.device, step->spec->precision.compute,
+                                     &step->spec->machine, &layout, &view.cost);
     }
     if (status == SHOAL_OK) {
-        status = shoal_cost_predict(&step->train, &machine, step->nranks, &times, &op_times);
+        status = shoal_cost_predict(&step->train, &view.cost, &view.times, &op_times);
     }
-    if (status == SHOAL_OK && options->json) {
-        status = print_json(step, &machine, &times);
-    } else if (status == SHOAL_OK) {
-        print_memory(step);
-        print_time(step, &machine, &times);
+    if (status == SHOAL_OK) {
+        status = options->json ? shoal_plan_print_json(&view) : shoal_plan_print(&view);
     }
     if (status == SHOAL_OK && options->trace_dir != NULL) {
         shoal_timeline_t timeline = {"predicted", options->rank, op_times};
@@ -124,7 +107,10 @@ static shoal_status_t plan(const shoal_spec_t *spec, const options_t *options)
         status = shoal_step_create(spec, options->nranks, options->rank, device, transport, &step);
     }
     if (status == SHOAL_OK) {
-        status = predict(&step, device, options);
+        shoal_plan_view_t view = {.step = &step, .device = device};
+        device->ops->info(device, &view.info);
+        view.reserve_nbytes = shoal_reserve_nbytes(spec, &view.info, transport, options->nranks);
+        status              = predict(&view, options);
         if (options->schedule) {
             putchar('\n');
             shoal_program_print(&step.train, stdout);

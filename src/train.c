@@ -110,13 +110,16 @@ static shoal_status_t measure_machine(run_t *run)
 {
     shoal_trainer_t      *trainer = &run->trainer;
     shoal_dtype_t         compute = run->spec->precision.compute;
-    shoal_machine_spec_t  machine = run->spec->machine;
     double                sheet   = compute == SHOAL_BF16 ? trainer->device_info.peak_bf16_flops : trainer->device_info.peak_f32_flops;
+    int                 nnodes = run->bootstrap->nnodes;
+    shoal_cost_layout_t layout = {trainer->peers.size, (trainer->peers.size + nnodes - 1) / nnodes,
+                                  SHOAL_SOURCE_LAUNCHER};
     shoal_times_t         predicted;
-    SHOAL_TRY(shoal_cost_complete(trainer->device, compute, &machine));
-    run->outcome.peak_flops  = sheet > 0.0 ? sheet : machine.flops;
+    shoal_cost_t          cost;
+    SHOAL_TRY(shoal_cost_complete(trainer->device, compute, &run->spec->machine, &layout, &cost));
+    run->outcome.peak_flops = sheet > 0.0 ? sheet : cost.machine.flops;
     run->outcome.peak_source = sheet > 0.0 ? "dense peak of the data sheet" : "measured: a large matmul on this rank";
-    SHOAL_TRY(shoal_cost_predict(&trainer->step.train, &machine, trainer->peers.size, &predicted, NULL));
+    SHOAL_TRY(shoal_cost_predict(&trainer->step.train, &cost, &predicted, NULL));
     return trainer->peers.rank == 0 ? shoal_summary_write_run(trainer, run->config, &predicted) : SHOAL_OK;
 }
 

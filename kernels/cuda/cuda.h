@@ -41,6 +41,8 @@ struct shoal_cuda {
     shoal_device_t         base;
     int                    device;          /* CUDA's ordinal; -1: no GPU here, the instance can only plan */
     char                   name[80];
+    /* Memory of the GPU that is planned for, where device is -1. */
+    size_t                 planned_nbytes;
     int                    multiprocessors;
     int                    room;            /* multiprocessors that matmuls leave to other queues now: leave_room */
     int                    capability;      /* 90 for sm_90 */

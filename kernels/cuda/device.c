@@ -11,13 +11,15 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/error.h"
 #include "kernels/cuda/own.h"
+#include "kernels/cuda/sheets.h"
 #include "kernels/op_table.h"
 
-enum { OLDEST_CAPABILITY = 80, PLANNED_CAPABILITY = 90, PLANNED_MULTIPROCESSORS = 132 };
+enum { OLDEST_CAPABILITY = 80 };
 
 /*
- * Of the GPU's memory, beside what it shows as free when it has just been opened: cuBLASLt, cuDNN, the modules of kernels that are
- * loaded with their first launch, and a recorded step. About 0.3 GB together; half a GiB leaves some for what a driver rounds up.
+ * Of the GPU's memory, beside what it shows as free when it has just been opened: cuBLASLt, cuDNN,
+ * the modules of kernels that are loaded with their first launch, and a recorded step. About 0.3 GB
+ * together; half a GiB leaves some for what a driver rounds up.
  */
 static const size_t overhead_nbytes = (size_t)512 << 20;
 
@@ -119,7 +121,8 @@ static shoal_status_t fill(shoal_cuda_t *cuda)
 
 static shoal_status_t cuda_open(const shoal_device_config_t *config, shoal_device_t **device_p)
 {
-    shoal_cuda_t *cuda = calloc(1, sizeof(*cuda));
+    const shoal_cuda_planned_t *planned = shoal_cuda_planned(config->planned);
+    shoal_cuda_t               *cuda    = calloc(1, sizeof(*cuda));
     if (cuda == NULL) {
         shoal_error("cuda: out of memory");
         return SHOAL_ERR_NO_MEMORY;
@@ -129,9 +132,10 @@ static shoal_status_t cuda_open(const shoal_device_config_t *config, shoal_devic
     cuda->tune            = !config->untuned;
     cuda->tune_file       = tune_file();
     cuda->device          = -1;
-    cuda->capability      = PLANNED_CAPABILITY;
-    cuda->multiprocessors = PLANNED_MULTIPROCESSORS;
-    snprintf(cuda->name, sizeof(cuda->name), "NVIDIA H200");
+    cuda->capability      = planned->capability;
+    cuda->multiprocessors = planned->multiprocessors;
+    cuda->planned_nbytes  = planned->memory_gib << 30;
+    snprintf(cuda->name, sizeof(cuda->name), "%s", planned->name);
     shoal_status_t status = config->plan_only ? SHOAL_OK : find_gpu(config, &cuda->device);
     if (status == SHOAL_OK && !config->plan_only) {
         status = start_gpu(cuda, config);
@@ -147,22 +151,6 @@ static shoal_status_t cuda_open(const shoal_device_config_t *config, shoal_devic
     return SHOAL_OK;
 }
 
-/*
- * Dense peaks by NVIDIA's data sheets, flop/s; the first name that the GPU's contains. Links are NVLink's, half of what the sheet adds
- * up over both ways, of GPUs that are always built with it: whether cards have bridges the name does not tell.
- */
-static const struct {
-    const char *name;
-    double      bf16, f32, memory_gbs, link_gbs;
-} datasheets[] = {
-    {"GH200", 989.4e12, 66.9e12, 4000, 0},          {"H200 NVL", 835.5e12, 60e12, 4800, 0},
-    {"H200", 989.4e12, 66.9e12, 4800, 450},         {"H100 PCIe", 756e12, 51.2e12, 2000, 0},
-    {"H100 NVL", 835.5e12, 60e12, 3900, 0},         {"H100", 989.4e12, 66.9e12, 3350, 450},
-    {"A100-SXM4-40GB", 312e12, 19.5e12, 1555, 300}, {"A100-SXM4", 312e12, 19.5e12, 2039, 300},
-    {"A100", 312e12, 19.5e12, 2039, 0},
-};
-enum { PLANNED_MEMORY_GIB = 140 };
-
 static void describe_kernels(const shoal_cuda_t *cuda, shoal_device_info_t *info_p)
 {
     const char *exceptions = "";
@@ -176,24 +164,17 @@ static void describe_kernels(const shoal_cuda_t *cuda, shoal_device_info_t *info
 
 static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
 {
-    shoal_cuda_t *cuda = shoal_cuda_of(device);
-    const char   *name  = cuda->name;
-    size_t        first = 0;
+    shoal_cuda_t *cuda   = shoal_cuda_of(device);
+    const char   *name   = cuda->name;
     int           driver = 0;
-    *info_p = (shoal_device_info_t){.memory_nbytes = (size_t)PLANNED_MEMORY_GIB << 30, .overhead_nbytes = overhead_nbytes};
+    *info_p = (shoal_device_info_t){.memory_nbytes   = cuda->planned_nbytes,
+                                    .overhead_nbytes = overhead_nbytes,
+                                    .stores_scores   = cuda->deterministic};
     if (cuda->device >= 0) {
         cudaMemGetInfo(&info_p->memory_nbytes, &info_p->total_nbytes);
         cudaDeviceGetPCIBusId(info_p->id, sizeof(info_p->id), cuda->device);
     }
-    while (first < sizeof(datasheets) / sizeof(datasheets[0]) && strstr(name, datasheets[first].name) == NULL) {
-        first++;
-    }
-    if (first < sizeof(datasheets) / sizeof(datasheets[0])) {
-        info_p->peak_bf16_flops = datasheets[first].bf16;
-        info_p->peak_f32_flops  = datasheets[first].f32;
-        info_p->memory_gbs      = datasheets[first].memory_gbs;
-        info_p->link_gbs        = datasheets[first].link_gbs;
-    }
+    shoal_cuda_sheet(name, info_p);
     describe_kernels(cuda, info_p);
     if (cuda->device < 0) {
         snprintf(info_p->name, sizeof(info_p->name), "%s, planned for and not opened", name);
