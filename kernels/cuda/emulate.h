@@ -114,24 +114,6 @@ static inline T max(T a, T b)
     return a < b ? b : a;
 }
 
-static inline float rsqrtf(float x)
-{
-    return 1.0f / std::sqrt(x);
-}
-
-#define __expf expf /* a macro: glibc declares a function of that name */
-
-static inline float __fdividef(float x, float y)
-{
-    return x / y;
-}
-
-template <typename T>
-static inline T __ldg(const T *x)
-{
-    return *x;
-}
-
 static inline float __uint_as_float(unsigned bits)
 {
     float f;
@@ -144,6 +126,85 @@ static inline unsigned __float_as_uint(float f)
     unsigned bits;
     std::memcpy(&bits, &f, sizeof(bits));
     return bits;
+}
+
+/*
+ * The GPU's approximate functions. Each is off by as much as NVIDIA's manuals say it may be at most
+ * (PTX: ex2, lg2, rcp, sqrt; CUDA programming guide: the intrinsics), times a number between -1 and
+ * 1 that is a hash of the argument. What a kernel makes of a function that is off so far, in no
+ * pattern, the tests see; and the same argument gives the same bits, as on a GPU.
+ */
+static inline double shoal_emulated_noise(float x)
+{
+    unsigned bits = __float_as_uint(x);
+    bits          = (bits ^ bits >> 16) * 0x7feb352du;
+    bits          = (bits ^ bits >> 15) * 0x846ca68bu;
+    return (double)(int)(bits ^ bits >> 16) * 0x1p-31;
+}
+
+static inline float shoal_emulated_flush(float x)
+{
+    return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x;
+}
+
+static inline float shoal_emulated_off(double exact, float x, double relative)
+{
+    return (float)(exact * (1 + relative * shoal_emulated_noise(x)));
+}
+
+static inline float shoal_emulated_exp2(float x)
+{
+    float flushed = shoal_emulated_flush(x);
+    return shoal_emulated_flush(shoal_emulated_off(std::exp2((double)flushed), flushed, 0x1p-22));
+}
+
+static inline float shoal_emulated_log2(float x)
+{
+    float  flushed = shoal_emulated_flush(x);
+    double exact = std::log2((double)flushed);
+    double scale = flushed > 0.5f && flushed < 2.0f ? 1 : std::fabs(exact);
+    double error = 0x1p-22 * scale * shoal_emulated_noise(flushed);
+    return (float)(std::isfinite(exact) ? exact + error : exact);
+}
+
+static inline float shoal_emulated_reciprocal(float x)
+{
+    float flushed = shoal_emulated_flush(x);
+    return shoal_emulated_flush(shoal_emulated_off(1.0 / (double)flushed, flushed, 0x1p-23));
+}
+
+static inline float shoal_emulated_sqrt(float x)
+{
+    float flushed = shoal_emulated_flush(x);
+    return shoal_emulated_off(std::sqrt((double)flushed), flushed, 0x1p-23);
+}
+
+static inline float rsqrtf(float x)
+{
+    return shoal_emulated_off(1.0 / std::sqrt((double)x), x, 0x1p-22);
+}
+
+/* 2 + |1.173 x| units in the last place. */
+static inline float shoal_emulated_expf(float x)
+{
+    double units = 2 + std::floor(std::fabs(1.173 * (double)x));
+    return shoal_emulated_off(std::exp((double)x), x, units * 0x1p-23);
+}
+#define __expf shoal_emulated_expf /* a macro: glibc declares a function of that name */
+
+/* Two units in the last place; 0 where the reciprocal of y would be subnormal. */
+static inline float __fdividef(float x, float y)
+{
+    if (std::isfinite(x) && std::fabs(y) > 0x1p126f) {
+        return std::copysign(0.0f, x) * std::copysign(1.0f, y);
+    }
+    return shoal_emulated_off((double)x / (double)y, y, 0x1p-22);
+}
+
+template <typename T>
+static inline T __ldg(const T *x)
+{
+    return *x;
 }
 
 #endif

@@ -32,6 +32,30 @@
 
 enum { SHOAL_WARP = 32 };
 
+/*
+ * The special functions' units, an instruction each, where what the name of the C function stands
+ * for takes ten to eighty. Subnormal arguments and results count as zero. Largest errors, by the
+ * PTX manual: exp2 and the reciprocal 2^-22 and 2^-23 of the result, the root 2^-23 of it, log2
+ * 2^-22 of it, or 2^-22 where the argument is between 1/2 and 2. emulate.h errs as much.
+ */
+#ifdef SHOAL_CUDA_EMULATION
+#define SHOAL_APPROXIMATION(name, instruction) \
+    static inline float shoal_approx_##name(float x) { return shoal_emulated_##name(x); }
+#else
+#define SHOAL_APPROXIMATION(name, instruction)                           \
+    static __device__ __forceinline__ float shoal_approx_##name(float x) \
+    {                                                                    \
+        float y;                                                         \
+        asm(instruction ".approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));   \
+        return y;                                                        \
+    }
+#endif
+SHOAL_APPROXIMATION(exp2, "ex2")
+SHOAL_APPROXIMATION(log2, "lg2")
+SHOAL_APPROXIMATION(reciprocal, "rcp")
+SHOAL_APPROXIMATION(sqrt, "sqrt")
+#undef SHOAL_APPROXIMATION
+
 /* Elements are float or shoal_bf16_t; arithmetic is float. */
 static __device__ __forceinline__ float shoal_load(const float *x, size_t i)
 {
