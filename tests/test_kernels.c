@@ -543,6 +543,34 @@ static void test_optim_steps(void **state)
     }
 }
 
+/* ---- approximate functions: test_kernels_edges.c ---- */
+
+/*
+ * The CPU's kernels keep to the suite's tolerances alone: their derivative of GELU is 2^-7 off at
+ * some |x| > 10^34.
+ */
+static void test_gelu_bf16(void **state)
+{
+    (void)state;
+    for (int i = 0; i < CANDIDATE_COUNT; i++) {
+        if (candidates[i].instance != NULL && strcmp(candidates[i].device, "cuda") == 0) {
+            check_gelu_bf16(candidates[i].instance);
+        }
+    }
+}
+
+static void test_optim_edges(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < kernel_case_count; i++) {
+        for (int j = 0; kernel_cases[i].op.kind == SHOAL_OP_OPTIM && j < CANDIDATE_COUNT; j++) {
+            if (candidates[j].instance != NULL) {
+                check_optim_edges(candidates[j].instance, &kernel_cases[i].op);
+            }
+        }
+    }
+}
+
 /* ---- what is not an op ---- */
 
 static void test_op_table(void **state)
@@ -641,7 +669,7 @@ static int close_candidates(void **state)
 int main(void)
 {
     shoal_op_kind_t   kinds[SHOAL_OP_COMPUTE_COUNT];
-    struct CMUnitTest tests[SHOAL_OP_COMPUTE_COUNT + 4];
+    struct CMUnitTest tests[SHOAL_OP_COMPUTE_COUNT + 6];
     for (int i = 0; i < SHOAL_OP_COMPUTE_COUNT; i++) {
         kinds[i] = (shoal_op_kind_t)i;
         tests[i] = (struct CMUnitTest){shoal_op_kind_name(kinds[i]), test_kind, NULL, NULL, &kinds[i]};
@@ -650,5 +678,7 @@ int main(void)
     tests[SHOAL_OP_COMPUTE_COUNT + 1] = (struct CMUnitTest)cmocka_unit_test(test_op_table);
     tests[SHOAL_OP_COMPUTE_COUNT + 2] = (struct CMUnitTest)cmocka_unit_test(test_device_refusals);
     tests[SHOAL_OP_COMPUTE_COUNT + 3] = (struct CMUnitTest)cmocka_unit_test(test_device_figures);
+    tests[SHOAL_OP_COMPUTE_COUNT + 4] = (struct CMUnitTest)cmocka_unit_test(test_gelu_bf16);
+    tests[SHOAL_OP_COMPUTE_COUNT + 5] = (struct CMUnitTest)cmocka_unit_test(test_optim_edges);
     return cmocka_run_group_tests_name("kernels", tests, open_candidates, close_candidates);
 }

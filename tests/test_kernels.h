@@ -7,6 +7,7 @@
 #ifndef SHOAL_TESTS_TEST_KERNELS_H
 #define SHOAL_TESTS_TEST_KERNELS_H
 
+#include "kernels/device.h"
 #include "kernels/op_table.h"
 
 #define BIT(i) (1u << (i))
@@ -50,5 +51,12 @@ typedef struct {
 } optim_element_t;
 
 void optim_oracle(const shoal_op_t *op, const double *scalars, double gnorm_sq, double grad, bool decays, optim_element_t *x);
+
+/*
+ * test_kernels_edges.c. The second takes its kind of optimizer and settings from `kind`, an OPTIM
+ * op.
+ */
+void check_gelu_bf16(shoal_device_t *device);
+void check_optim_edges(shoal_device_t *device, const shoal_op_t *kind);
 
 #endif
