@@ -11,7 +11,7 @@ enum { THREADS = 256, ROW_THREADS = 128 };
 
 static __device__ __forceinline__ float sigmoid(float x)
 {
-    return __fdividef(1.0f, 1.0f + __expf(-x));
+    return shoal_approx_reciprocal(1.0f + shoal_approx_exp2(-1.4426950408889634f * x));
 }
 
 /* sqrt(2/pi) (x + 0.044715 x^3); 0.5 (1 + tanh(u)) = sigmoid(2u). */
