@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The optimizers' formulas, element by element, as inline functions that the CPU and CUDA kernels share. g is the
+ * The optimizers' formulas, element by element, and as inline functions for the reference kernels.
+ * The vector kernels and CUDA's (optim.cu) write them in their own operations. g is the
  * gradient after clipping: gradient * min(1, clip / (sqrt(gnorm_sq) + 1e-6)). t counts steps from 1, lr = gamma s_t.
  *
  * AdamW (Loshchilov and Hutter 2019), decoupled decay before the update:

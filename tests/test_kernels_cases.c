@@ -10,6 +10,12 @@
 
 static const shoal_range_t fill_ranges[]  = {{0, 1}, {3, 7}, {10, 65}, {100, 0}, {101, 300}};
 static const shoal_range_t decay_ranges[] = {{0, 3}, {17, 40}, {90, 161}};
+#define RANGES_OF_8(i)                                                                   \
+    {100 * (i), 5}, {100 * (i) + 7, 1}, {100 * (i) + 9, 3}, {100 * (i) + 14, 4},         \
+        {100 * (i) + 20, 11}, {100 * (i) + 33, 2}, {100 * (i) + 40, 25}, {100 * (i) + 70, 30}
+/* More than a launch of the CUDA kernel takes, at odd places. */
+static const shoal_range_t decay_many[]   = {RANGES_OF_8(0), RANGES_OF_8(1), RANGES_OF_8(2),
+                                            RANGES_OF_8(3), RANGES_OF_8(4)};
 static const shoal_range_t decay_all[]    = {{0, 1000000}};
 
 #define EMBED(kind_, ...)     .op = {.kind = SHOAL_OP_##kind_, .embed = {__VA_ARGS__}}
@@ -147,6 +153,16 @@ const kernel_case_t kernel_cases[] = {
            .kappa = 0.75f, .snr_clip = INFINITY, .delta = 8)},
     {OPTIM(.n = 251, .optim = SHOAL_OPTIM_DANA_STAR_MK4, .ranges = decay_all, .count = 0, .eps = 1e-8f, .clip = 2,
            .kappa = 0.75f, .snr_clip = 2, .delta = 8), .omit = OMIT(5)},
+    {OPTIM(.n = 1, .optim = SHOAL_OPTIM_DANA_STAR, .ranges = decay_all, .count = 1,
+           .eps = 1e-8f, .kappa = 0.85f, .snr_clip = INFINITY, .delta = 8)},
+    {OPTIM(.n = 3, .optim = SHOAL_OPTIM_DANA_STAR, .ranges = decay_all, .count = 1,
+           .eps = 1e-8f, .kappa = 0, .snr_clip = INFINITY, .delta = 8)},
+    {OPTIM(.n = 5, .optim = SHOAL_OPTIM_DANA_STAR_MK4, .ranges = decay_ranges, .count = 3,
+           .eps = 1e-8f, .kappa = 2, .snr_clip = 1, .delta = 8)},
+    {OPTIM(.n = 1023, .optim = SHOAL_OPTIM_DANA_STAR, .ranges = decay_many, .count = 40,
+           .eps = 1e-8f, .clip = 1, .kappa = 0.85f, .snr_clip = INFINITY, .delta = 8)},
+    {OPTIM(.n = 1023, .optim = SHOAL_OPTIM_ADAMW, .ranges = decay_many, .count = 40, .beta1 = 0.9f,
+           .beta2 = 0.95f, .eps = 1e-8f, .clip = 1), .omit = OMIT(3)},
 };
 
 const size_t kernel_case_count = sizeof(kernel_cases) / sizeof(kernel_cases[0]);

@@ -81,6 +81,24 @@ static __device__ __forceinline__ void shoal_store(shoal_bf16_t *x, size_t i, fl
 #endif
 }
 
+/* Memory of any type in words: of a structure of 16-bit members the compiler makes a register each. */
+template <int N>
+struct __align__(4 * N) __attribute__((may_alias)) shoal_words_t {
+    uint32_t words[N];
+};
+
+/* Two elements as they lie in memory. */
+static __device__ __forceinline__ uint32_t shoal_bf16_pair(float first, float second)
+{
+#ifdef __CUDA_ARCH__
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+#else
+    return shoal_f32_to_bf16(first) | (uint32_t)shoal_f32_to_bf16(second) << 16;
+#endif
+}
+
 /* V consecutive elements from x + i in one access. V * sizeof(T) is at most 16 and x + i is aligned to it: see shoal_vector_fits. */
 template <typename T, int V>
 struct __align__(sizeof(T) * V) shoal_pack_t {
@@ -106,6 +124,24 @@ static __device__ __forceinline__ void shoal_store_pack(T *x, size_t i, const fl
         shoal_store(pack.values, (size_t)j, values[j]);
     }
     *(shoal_pack_t<T, V> *)(x + i) = pack;
+}
+
+/* Of bf16, in words: of a pack of 8 bytes the compiler would make four stores. */
+template <int V>
+static __device__ __forceinline__ void shoal_store_pack(shoal_bf16_t *x, size_t i,
+                                                        const float *values)
+{
+    if constexpr (V % 2 == 0) {
+        shoal_words_t<V / 2> pack;
+#pragma unroll
+        for (int j = 0; j < V / 2; j++) {
+            pack.words[j] = shoal_bf16_pair(values[2 * j], values[2 * j + 1]);
+        }
+        *(shoal_words_t<V / 2> *)(x + i) = pack;
+    } else {
+        static_assert(V == 1, "an element, or pairs");
+        shoal_store(x, i, values[0]);
+    }
 }
 
 /* On the host: whether rows of `row` elements at x, `ld` apart, can be read `V` elements at a time. */

@@ -29,6 +29,8 @@ typedef struct {
 typedef struct {
     shoal_optim_consts_t consts;
     float                clip, decay;
+    float                rate1, rate2; /* 1 / correction1 and 1 / correction2, which are not set */
+    float                least;        /* 1 / (1 + t) */
 } formed_t;
 
 /* Lanes 0 .. 2 take a power each, in double precision like the CPU's; thread 0 does the rest. */
@@ -38,9 +40,9 @@ static __device__ __forceinline__ void form_consts(const step_t &step, formed_t 
     if (threadIdx.x < 3) {
         double base  = threadIdx.x == 0 ? (double)step.beta1 : threadIdx.x == 1 ? (double)step.beta2 : 1.0 + t;
         double power = pow(base, threadIdx.x == 2 ? 1.0 - (double)step.kappa : t);
-        float *place = threadIdx.x == 0 ? &formed_p->consts.correction1 : threadIdx.x == 1 ? &formed_p->consts.correction2
-                                                                                             : &formed_p->consts.growth;
-        *place       = (float)(threadIdx.x == 2 ? power : 1.0 - power);
+        float *rate  = threadIdx.x == 0 ? &formed_p->rate1 : &formed_p->rate2;
+        float *place = threadIdx.x == 2 ? &formed_p->consts.growth : rate;
+        *place       = (float)(threadIdx.x == 2 ? power : 1.0 / (1.0 - power));
     }
     if (threadIdx.x == 0) {
         formed_p->consts.lr       = step.scalars[SHOAL_SCALAR_LR];
@@ -51,10 +53,71 @@ static __device__ __forceinline__ void form_consts(const step_t &step, formed_t 
         formed_p->consts.eps      = step.eps;
         formed_p->consts.beta1    = step.beta1;
         formed_p->consts.beta2    = step.beta2;
+        formed_p->least           = (float)(1.0 / (1.0 + t));
         formed_p->decay           = step.scalars[SHOAL_SCALAR_DECAY];
         formed_p->clip            = step.clip > 0 ? fminf(1.0f, step.clip / (sqrtf(step.gnorm_sq[0]) + 1e-6f)) : 1.0f;
     }
     __syncthreads();
+}
+
+/*
+ * The formulas of kernels/optim.h with the special functions' units (launch.cuh). m and v are
+ * computed as there. Each root and reciprocal is off by 2^-23 of its value and each product rounds
+ * by 2^-24, so that n, R and tau's share are good to 2^-20 and all of the update but the power with
+ * them. pow(T, y) = exp2(y log2 T): where log2 T errs by d, the power errs by |y| d ln 2 of its
+ * value. T is at least 1, y = 1 - kappa between -1 and 1, and d is 2^-22 where T < 2, and 2^-22
+ * log2 T above: with the rounding of the product, 2^-21.4 log2 T at most, 2^-17.1 for a million
+ * steps and y = 1, 2^-19.1 for y = 1/4. An update p -= lr u then errs by that part of u, where bf16
+ * keeps 2^-9 of p, and p's own rounding is 2^-24 of p. A moment v below 2^-126 counts as zero,
+ * beside eps.
+ */
+static __device__ __forceinline__ void adamw_element(const formed_t &formed, float g, float decay,
+                                                     float *p, float *m, float *v)
+{
+    const shoal_optim_consts_t &k = formed.consts;
+    *m      = k.beta1 * *m + (1.0f - k.beta1) * g;
+    *v      = k.beta2 * *v + (1.0f - k.beta2) * g * g;
+    float D = shoal_approx_sqrt(*v * formed.rate2) + k.eps;
+    *p      = *p * decay - k.lr * (*m * formed.rate1) * shoal_approx_reciprocal(D);
+}
+
+static __device__ __forceinline__ void dana_moments(const formed_t &formed, float g, float *m,
+                                                    float *v)
+{
+    float a = formed.consts.alpha;
+    *m += a * (g - *m);
+    *v = (1.0f - a) * *v + a * g * g;
+}
+
+static __device__ __forceinline__ void dana_element(const formed_t &formed, float g, float decay,
+                                                    float *p, float *m, float *v)
+{
+    const shoal_optim_consts_t &k = formed.consts;
+    dana_moments(formed, g, m, v);
+    float n      = shoal_approx_reciprocal(shoal_approx_sqrt(*v) + k.eps);
+    float moment = fabsf(*m) * n;
+    *p -= k.lr * (g * n + copysignf(fminf(k.growth * moment, k.snr_clip) + moment, *m));
+    *p *= decay;
+}
+
+/*
+ * As R is positive, R f = min(T^(1-kappa) |m| n, R c): nothing is divided by R. Where m is 0, what
+ * gets its sign is 0 too.
+ */
+static __device__ __forceinline__ void dana_star_element(const formed_t &formed, float g,
+                                                         float decay, float *p, float *m, float *v, float *tau)
+{
+    const shoal_optim_consts_t &k = formed.consts;
+    dana_moments(formed, g, m, v);
+    float D = shoal_approx_sqrt(*v) + k.eps;
+    *tau += k.alpha * (fabsf(g) * shoal_approx_reciprocal(fabsf(g) + D) - *tau);
+    float s      = fminf(*tau, 0.5f);
+    float R      = fmaxf(s * shoal_approx_reciprocal(1.0f - s), formed.least);
+    float n      = shoal_approx_sqrt(R) * shoal_approx_reciprocal(D);
+    float moment = fabsf(*m) * n;
+    float power  = shoal_approx_exp2((1.0f - k.kappa) * shoal_approx_log2(fmaxf(*tau * k.t, 1.0f)));
+    *p -= k.lr * (g * n + copysignf(fminf(power * moment, R * k.snr_clip) + moment, *m));
+    *p *= decay;
 }
 
 /* The factors of elements i .. i + V - 1. *r_p, from 0, is the first range that ends behind i; a thread's i ascend. */
@@ -93,11 +156,11 @@ static __device__ __forceinline__ void update_pack(const step_t &step, const for
     for (int j = 0; j < V; j++) {
         float gradient = formed.clip * g[j];
         if (FAMILY == ADAMW) {
-            shoal_adamw_element(&formed.consts, gradient, decay[j], &p[j], &m[j], &v[j]);
+            adamw_element(formed, gradient, decay[j], &p[j], &m[j], &v[j]);
         } else if (FAMILY == DANA) {
-            shoal_dana_element(&formed.consts, gradient, decay[j], &p[j], &m[j], &v[j]);
+            dana_element(formed, gradient, decay[j], &p[j], &m[j], &v[j]);
         } else {
-            shoal_dana_star_element(&formed.consts, gradient, decay[j], &p[j], &m[j], &v[j], &tau[j]);
+            dana_star_element(formed, gradient, decay[j], &p[j], &m[j], &v[j], &tau[j]);
         }
     }
     shoal_store_pack<V>(step.p, i, p);
