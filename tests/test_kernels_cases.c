@@ -58,6 +58,8 @@ const kernel_case_t kernel_cases[] = {
     {NORM(NORM_BWD, .N = 9, .C = 47), .alias = ALIAS(5, 3)},
     {NORM(NORM_BWD, .N = 9, .C = 47), .omit = OMIT(4), .alias = ALIAS(5, 3)},
     {NORM(NORM_BWD, .N = 70, .C = 768), .large = true},
+    {NORM(NORM_BWD, .N = 70, .C = 768), .omit = OMIT(4), .alias = ALIAS(5, 3), .large = true},
+    {NORM(NORM_BWD, .N = 41, .C = 520), .alias = ALIAS(5, 4), .large = true},
 
     {MATMUL(.m = 1, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldy = 1, .alpha = 1)},
     {MATMUL(.m = 3, .n = 5, .k = 7, .lda = 9, .ldb = 6, .ldy = 8, .alpha = 1)},

@@ -126,6 +126,33 @@ static __device__ __forceinline__ void shoal_store_pack(T *x, size_t i, const fl
     *(shoal_pack_t<T, V> *)(x + i) = pack;
 }
 
+/*
+ * A pack of 16 bytes as it lies in memory, to be kept for later: in bf16 it takes half the registers
+ * of its numbers.
+ */
+typedef shoal_words_t<4> shoal_raw_t;
+
+template <typename T>
+static __device__ __forceinline__ shoal_raw_t shoal_load_raw(const T *x, size_t i)
+{
+    return *(const shoal_raw_t *)(x + i);
+}
+
+/* values: the 16 / sizeof(T) elements of a raw pack. */
+template <typename T>
+static __device__ __forceinline__ void shoal_unpack_raw(const shoal_raw_t &raw, float *values_p)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if constexpr (sizeof(T) == sizeof(float)) {
+            values_p[j] = __uint_as_float(raw.words[j]);
+        } else {
+            values_p[2 * j]     = __uint_as_float(raw.words[j] << 16);
+            values_p[2 * j + 1] = __uint_as_float(raw.words[j] & 0xffff0000u);
+        }
+    }
+}
+
 /* Of bf16, in words: of a pack of 8 bytes the compiler would make four stores. */
 template <int V>
 static __device__ __forceinline__ void shoal_store_pack(shoal_bf16_t *x, size_t i,

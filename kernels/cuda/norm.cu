@@ -59,6 +59,7 @@ __device__ __forceinline__ void row_sums(float *values, float *shared, unsigned 
 #pragma unroll
     for (int k = 0; k < K; k++) {
         float sum = mine[k];
+#pragma unroll 2 /* sixteen times over, as it would be, it takes the registers of half a row */
         for (unsigned i = 1; i < warps; i++) {
             sum += mine[i * K + k];
         }
@@ -308,59 +309,96 @@ __device__ void store_partials(float (*sums)[V], float *shared, unsigned C, floa
     }
 }
 
+/* What a thread reads of a row, as it lies in memory. */
+template <int PACKS>
+struct backward_row_t {
+    shoal_raw_t sum[PACKS], dy[PACKS], dres[PACKS];
+    float       mean, rstd;
+};
+
+/* Zeros where the row does not exist, where it has no column, and for dres where there is none. */
+template <typename T, int PACKS>
+__device__ __forceinline__ void load_backward_row(const backward_t<T> &a, size_t row, size_t end,
+                                                  backward_row_t<PACKS> *row_p)
+{
+    constexpr int V      = 16 / sizeof(T);
+    bool          active = row < end;
+    row_p->mean          = active ? a.stats[2 * row] : 0;
+    row_p->rstd          = active ? a.stats[2 * row + 1] : 0;
+#pragma unroll
+    for (int p = 0; p < PACKS; p++) {
+        unsigned c     = (threadIdx.x + (unsigned)p * blockDim.x) * V;
+        size_t   i     = row * a.C + c;
+        row_p->sum[p]  = {};
+        row_p->dy[p]   = {};
+        row_p->dres[p] = {};
+        if (active && c < a.C) {
+            row_p->sum[p] = shoal_load_raw(a.sum, i);
+            row_p->dy[p]  = shoal_load_raw(a.dy, i);
+            if (a.dres != NULL) {
+                row_p->dres[p] = shoal_load_raw(a.dres, i);
+            }
+        }
+    }
+}
+
 /*
- * With g = dy * w and means over C: dsum = dres + rstd * (g - mean(g) - xhat * mean(g * xhat)); RMS norm has no mean(g).
+ * With g = dy * w and means over C: dsum = dres + rstd * (g - mean(g) - xhat * mean(g * xhat)); RMS
+ * norm has no mean(g).
+ *
+ * Each thread asks for its next row before it waits for the others' sums of this one, so that
+ * memory has work meanwhile. In fp32 the registers would not hold two rows. No row is read after it
+ * is written, also where dsum is dy or dres: rows are disjoint.
  */
 template <typename T>
 __global__ void __launch_bounds__(MAX_THREADS) norm_bwd_kernel(backward_t<T> a)
 {
-    constexpr int V = 16 / sizeof(T), PACKS = BACKWARD_ELEMENTS / V;
+    constexpr int  V = 16 / sizeof(T), PACKS = BACKWARD_ELEMENTS / V;
+    constexpr bool AHEAD = sizeof(T) == sizeof(shoal_bf16_t);
     SHOAL_SHARED(float, shared);
     size_t   end  = ((size_t)blockIdx.x + 1) * a.span < a.N ? ((size_t)blockIdx.x + 1) * a.span : a.N;
+    size_t   base = (size_t)blockIdx.x * a.span;
     unsigned turn = 0;
-    float    w[PACKS][V], dw[PACKS][V], db[PACKS][V];
+    float    dw[PACKS][V], db[PACKS][V];
 
+    backward_row_t<PACKS> next;
+    if (AHEAD) {
+        load_backward_row(a, base + threadIdx.y, end, &next);
+    }
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
-        unsigned c = (threadIdx.x + (unsigned)p * blockDim.x) * V;
 #pragma unroll
         for (int j = 0; j < V; j++) {
-            w[p][j] = dw[p][j] = db[p][j] = 0;
-        }
-        if (c < a.C) {
-            shoal_load_pack<V>(a.w, c, w[p]);
+            dw[p][j] = db[p][j] = 0;
         }
     }
-    for (size_t base = (size_t)blockIdx.x * a.span; base < end; base += blockDim.y) {
-        size_t row    = base + threadIdx.y, first = row * a.C;
-        bool   active = row < end;
-        float  xhat[PACKS][V], dy[PACKS][V], dres[PACKS][V], means[2] = {0, 0}; /* of g and g * xhat */
-        float  mean = active ? a.stats[2 * row] : 0, rstd = active ? a.stats[2 * row + 1] : 0;
+    for (; base < end; base += blockDim.y) {
+        size_t row = base + threadIdx.y;
+        if (!AHEAD) {
+            load_backward_row(a, row, end, &next);
+        }
+        backward_row_t<PACKS> now = next;
+        if (AHEAD) {
+            load_backward_row(a, row + blockDim.y, end, &next);
+        }
+        shoal_raw_t weights[PACKS]; /* for each row again, from the first cache: saves registers */
+        float       xhat[PACKS][V], means[2] = {0, 0}; /* of g and g * xhat */
 #pragma unroll
         for (int p = 0; p < PACKS; p++) {
             unsigned c = (threadIdx.x + (unsigned)p * blockDim.x) * V;
+            float    dy[V], w[V];
+            weights[p] = c < a.C ? shoal_load_raw(a.w, c) : shoal_raw_t();
+            shoal_unpack_raw<T>(weights[p], w);
+            shoal_unpack_raw<T>(now.dy[p], dy);
+            shoal_unpack_raw<T>(now.sum[p], xhat[p]);
 #pragma unroll
             for (int j = 0; j < V; j++) {
-                xhat[p][j] = dy[p][j] = dres[p][j] = 0;
-            }
-            if (active && c < a.C) {
-                shoal_load_pack<V>(a.sum, first + c, xhat[p]);
-                shoal_load_pack<V>(a.dy, first + c, dy[p]);
-                if (a.dres != NULL) {
-                    shoal_load_pack<V>(a.dres, first + c, dres[p]);
-                }
-            }
-        }
-#pragma unroll
-        for (int p = 0; p < PACKS; p++) {
-#pragma unroll
-            for (int j = 0; j < V; j++) {
-                float g    = dy[p][j] * w[p][j];
-                xhat[p][j] = (xhat[p][j] - mean) * rstd;
+                float g    = dy[j] * w[j];
+                xhat[p][j] = (xhat[p][j] - now.mean) * now.rstd;
                 means[0] += g;
                 means[1] += g * xhat[p][j];
-                dw[p][j] += dy[p][j] * xhat[p][j];
-                db[p][j] += dy[p][j];
+                dw[p][j] += dy[j] * xhat[p][j];
+                db[p][j] += dy[j];
             }
         }
         row_sums<2>(means, shared, turn);
@@ -369,12 +407,16 @@ __global__ void __launch_bounds__(MAX_THREADS) norm_bwd_kernel(backward_t<T> a)
 #pragma unroll
         for (int p = 0; p < PACKS; p++) {
             unsigned c = (threadIdx.x + (unsigned)p * blockDim.x) * V;
+            float    dy[V], w[V], dsum[V];
+            shoal_unpack_raw<T>(weights[p], w);
+            shoal_unpack_raw<T>(now.dy[p], dy);
+            shoal_unpack_raw<T>(now.dres[p], dsum);
 #pragma unroll
             for (int j = 0; j < V; j++) {
-                dres[p][j] += rstd * (dy[p][j] * w[p][j] - g_mean - xhat[p][j] * gx_mean);
+                dsum[j] += now.rstd * (dy[j] * w[j] - g_mean - xhat[p][j] * gx_mean);
             }
-            if (active && c < a.C) {
-                shoal_store_pack<V>(a.dsum, first + c, dres[p]);
+            if (row < end && c < a.C) {
+                shoal_store_pack<V>(a.dsum, row * a.C + c, dsum);
             }
         }
     }
