@@ -98,6 +98,8 @@ const kernel_case_t kernel_cases[] = {
               .rope = SHOAL_ROPE_HALF), .omit = OMIT(0) | OMIT(1) | OMIT(5), .alias = ALIAS(4, 3)},
     {HEADPREP(HEADPREP_BWD, .N = 6, .T = 3, .heads = 2, .D = 64, .ldx = 128, .ldy = 128, .ldsrc = 128,
               .rope = SHOAL_ROPE_INTERLEAVED), .alias = ALIAS(4, 3)},
+    {HEADPREP(HEADPREP_BWD, .N = 900, .T = 30, .heads = 7, .D = 48, .ldx = 336, .ldy = 336,
+              .ldsrc = 352, .rope = SHOAL_ROPE_HALF), .alias = ALIAS(4, 3), .large = true},
 
     {ATTENTION(ATTENTION, .B = 1, .T = 1, .H = 1, .K = 1, .D = 1, .ldq = 1, .ldk = 1, .ldv = 1, .ldo = 1, .scale = 1)},
     {ATTENTION(ATTENTION, .B = 2, .T = 17, .H = 4, .K = 2, .D = 8, .ldq = 33, .ldk = 17, .ldv = 18, .ldo = 35, .scale = 0.35f)},

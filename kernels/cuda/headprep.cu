@@ -88,6 +88,13 @@ __device__ __forceinline__ void load_row(const T *x, size_t first, unsigned half
     shoal_load_pack<V>(x, first + half + c, row + V);
 }
 
+template <typename T>
+__device__ __forceinline__ void prefetch_row(const T *x, size_t first, unsigned half, unsigned c)
+{
+    shoal_prefetch(x, first + c);
+    shoal_prefetch(x, first + half + c);
+}
+
 template <int V, typename T>
 __device__ __forceinline__ void store_row(T *x, size_t first, unsigned half, unsigned c, const float *row)
 {
@@ -217,7 +224,11 @@ __device__ __forceinline__ void store_partials(float *dw, float *shared, unsigne
     }
 }
 
-/* With g the rotated-back dy times w, and means over D: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)). */
+/*
+ * With g the rotated-back dy times w, and means over D: dx = rstd * (g - mean(g) - xhat * mean(g *
+ * xhat)). The lanes ask for their next row before this row's four sums, so that memory has work
+ * meanwhile; there are no registers to hold it, so it comes as far as the second cache.
+ */
 template <typename T>
 __global__ void __launch_bounds__(BLOCK, 3) headprep_bwd_kernel(headprep_t<T> a)
 {
@@ -226,9 +237,11 @@ __global__ void __launch_bounds__(BLOCK, 3) headprep_bwd_kernel(headprep_t<T> a)
     unsigned index = blockIdx.x * BLOCK + threadIdx.x, half = a.D / 2, c = index % a.lanes * V;
     place_t  place = place_of(a, index / a.lanes);
     float    dw[2 * V] = {0};
-    for (size_t round = 0; round < a.rounds; round++, advance(a, &place)) {
-        bool  holds = place.n < a.N && c < half;
-        float g[2 * V], xhat[2 * V], g_mean = 0, gx_mean = 0;
+    for (unsigned round = 0; round < (unsigned)a.rounds; round++) {
+        bool     holds = place.n < a.N && c < half;
+        unsigned t     = place.t;
+        T       *to    = a.y + place.n * a.ldx + (size_t)place.h * a.D + c;
+        float    g[2 * V], xhat[2 * V], g_mean = 0, gx_mean = 0;
 #pragma unroll
         for (int j = 0; j < 2 * V; j++) {
             g[j] = xhat[j] = 0;
@@ -236,9 +249,14 @@ __global__ void __launch_bounds__(BLOCK, 3) headprep_bwd_kernel(headprep_t<T> a)
         if (holds) {
             load_row<V>(a.dy, place.n * a.ldy + (size_t)place.h * a.D, half, c, g);
             load_row<V>(a.x, place.n * a.ldsrc + (size_t)place.h * a.D, half, c, xhat);
-            if (a.rope != SHOAL_ROPE_NONE) {
-                rotate_row<V>(a.table + (size_t)place.t * a.D, a.rope, a.direction, half, c, g);
-            }
+        }
+        advance(a, &place);
+        if (place.n < a.N && c < half) {
+            prefetch_row(a.dy, place.n * a.ldy + (size_t)place.h * a.D, half, c);
+            prefetch_row(a.x, place.n * a.ldsrc + (size_t)place.h * a.D, half, c);
+        }
+        if (holds && a.rope != SHOAL_ROPE_NONE) {
+            rotate_row<V>(a.table + (size_t)t * a.D, a.rope, a.direction, half, c, g);
         }
         float rstd = normalize_row<2 * V>(holds, a.lanes, a.D, a.eps, xhat);
 #pragma unroll
@@ -260,7 +278,7 @@ __global__ void __launch_bounds__(BLOCK, 3) headprep_bwd_kernel(headprep_t<T> a)
             g[j] = rstd * (g[j] - g_mean - xhat[j] * gx_mean);
         }
         if (holds) {
-            store_row<V>(a.y, place.n * a.ldx + (size_t)place.h * a.D, half, c, g);
+            store_row<V>(to, 0, half, 0, g);
         }
     }
     store_partials<V>(dw, shared, a.lanes, a.D, a.partials);

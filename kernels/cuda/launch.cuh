@@ -127,6 +127,20 @@ static __device__ __forceinline__ void shoal_store_pack(T *x, size_t i, const fl
 }
 
 /*
+ * Asks for the cache line of x + i, to be in the second cache when a load comes: a load ahead that
+ * takes no register.
+ */
+template <typename T>
+static __device__ __forceinline__ void shoal_prefetch(const T *x, size_t i)
+{
+#ifdef __CUDA_ARCH__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(x + i));
+#else
+    (void)(x + i);
+#endif
+}
+
+/*
  * A pack of 16 bytes as it lies in memory, to be kept for later: in bf16 it takes half the registers
  * of its numbers.
  */
