@@ -6,27 +6,44 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/module.h"
 #include "collectives/backends.h"
 
-const shoal_transport_ops_t *const shoal_transport_backends[] = {
+/* Programs that have these linked in, as tests do, use them and not the modules. */
+#pragma weak shoal_transport_nccl
+#pragma weak shoal_transport_pinned_ucx
+#pragma weak shoal_transport_pinned_mpi
+
+const shoal_transport_backend_t shoal_transport_backends[] = {
 #ifdef SHOAL_HAVE_UCX
-    &shoal_transport_ucx,
+    {"ucx", false, &shoal_transport_ucx, NULL, NULL},
 #endif
 #ifdef SHOAL_HAVE_MPI
-    &shoal_transport_mpi,
+    {"mpi", false, &shoal_transport_mpi, NULL, NULL},
 #endif
 #ifdef SHOAL_HAVE_NCCL
-    &shoal_transport_nccl,
+    {"nccl", true, &shoal_transport_nccl, "nccl", "shoal_transport_nccl"},
 #endif
 #if defined(SHOAL_HAVE_CUDA) && defined(SHOAL_HAVE_UCX)
-    &shoal_transport_pinned_ucx,
+    {"ucx", true, &shoal_transport_pinned_ucx, "cuda", "shoal_transport_pinned_ucx"},
 #endif
 #if defined(SHOAL_HAVE_CUDA) && defined(SHOAL_HAVE_MPI)
-    &shoal_transport_pinned_mpi,
+    {"mpi", true, &shoal_transport_pinned_mpi, "cuda", "shoal_transport_pinned_mpi"},
 #endif
-    &shoal_transport_self,
-    NULL,
+    {"self", false, &shoal_transport_self, NULL, NULL},
+    {NULL, false, NULL, NULL, NULL},
 };
+
+shoal_status_t shoal_transport_table(const shoal_transport_backend_t *backend, const shoal_transport_ops_t **ops_p, char *why_p,
+                                     size_t why_nbytes)
+{
+    const void *table = backend->ops;
+    if (table == NULL) {
+        SHOAL_TRY(shoal_module_find(backend->module, backend->symbol, &table, why_p, why_nbytes));
+    }
+    *ops_p = table;
+    return SHOAL_OK;
+}
 
 static const shoal_transport_ops_t *added;
 
@@ -35,38 +52,25 @@ void shoal_transport_add(const shoal_transport_ops_t *ops)
     added = ops;
 }
 
-/* Whether it can serve: one rank has nothing to move, so that any memory will do. */
-static bool serves(const shoal_transport_ops_t *ops, int size, bool queued)
+/* Whether a backend can serve: one rank has nothing to move, so that any memory will do. */
+static bool serves(const shoal_transport_backend_t *backend, int size, bool queued)
 {
-    return size == 1 || (ops != &shoal_transport_self && (ops->enqueue != NULL) == queued);
+    return size == 1 || (strcmp(backend->name, "self") != 0 && backend->queued == queued);
 }
 
-static const shoal_transport_ops_t *choose(const char *name, int size, bool queued)
+static const shoal_transport_ops_t *find_added(const char *name, int size, bool queued)
 {
-    bool any = strcmp(name, "auto") == 0;
-    if (any && size == 1) {
-        return &shoal_transport_self;
-    }
-    if (added != NULL && (any || strcmp(added->name, name) == 0) && serves(added, size, queued)) {
-        return added;
-    }
-    for (int i = 0; shoal_transport_backends[i] != NULL; i++) {
-        const shoal_transport_ops_t *ops = shoal_transport_backends[i];
-        if ((any || strcmp(ops->name, name) == 0) && serves(ops, size, queued)) {
-            return ops;
-        }
-    }
-    return NULL;
+    bool wanted = added != NULL && (strcmp(name, "auto") == 0 || strcmp(added->name, name) == 0);
+    return wanted && (size == 1 || (added->enqueue != NULL) == queued) ? added : NULL;
 }
 
 static shoal_status_t refuse(const char *name, int size, bool queued)
 {
     char   list[256] = "";
     size_t used      = 0;
-    for (int i = 0; shoal_transport_backends[i] != NULL && used < sizeof(list); i++) {
-        const shoal_transport_ops_t *ops = shoal_transport_backends[i];
-        if (serves(ops, size, queued)) {
-            used += (size_t)snprintf(list + used, sizeof(list) - used, " %s", ops->name);
+    for (const shoal_transport_backend_t *b = shoal_transport_backends; b->name != NULL && used < sizeof(list); b++) {
+        if (serves(b, size, queued)) {
+            used += (size_t)snprintf(list + used, sizeof(list) - used, " %s", b->name);
         }
     }
     shoal_error("transport \"%s\" cannot serve %d ranks%s in this build; what can:%s", name, size, queued ? " on GPUs" : "",
@@ -74,12 +78,32 @@ static shoal_status_t refuse(const char *name, int size, bool queued)
     return SHOAL_ERR_CONFIG;
 }
 
+/* The first backend of that name, or with `any` of all, that serves and whose module opens. A module that does not is told of. */
+static shoal_status_t find_backend(const char *name, bool any, int size, bool queued, const shoal_transport_ops_t **ops_p)
+{
+    char why[512];
+    for (const shoal_transport_backend_t *b = shoal_transport_backends; b->name != NULL; b++) {
+        if ((!any && strcmp(b->name, name) != 0) || !serves(b, size, queued)) {
+            continue;
+        }
+        if (shoal_transport_table(b, ops_p, why, sizeof(why)) == SHOAL_OK) {
+            return SHOAL_OK;
+        }
+        shoal_log(any ? SHOAL_LOG_WARN : SHOAL_LOG_ERROR, "transport %s: %s", b->name, why);
+        if (!any) {
+            return SHOAL_ERR_CONFIG;
+        }
+    }
+    return refuse(name, size, queued);
+}
+
 shoal_status_t shoal_transport_find(const char *name, int size, bool queued, const shoal_transport_ops_t **ops_p)
 {
-    const shoal_transport_ops_t *ops = choose(name, size, queued);
-    if (ops == NULL) {
-        return refuse(name, size, queued);
+    bool                         any   = strcmp(name, "auto") == 0;
+    const shoal_transport_ops_t *found = any && size == 1 ? &shoal_transport_self : find_added(name, size, queued);
+    if (found == NULL) {
+        return find_backend(name, any, size, queued, ops_p);
     }
-    *ops_p = ops;
+    *ops_p = found;
     return SHOAL_OK;
 }

@@ -148,8 +148,23 @@ struct shoal_comm {
     shoal_transport_t *transport;
 };
 
-/* The backends of this build, ended by NULL. */
-extern const shoal_transport_ops_t *const shoal_transport_backends[];
+/*
+ * A backend of this build. Those for GPUs need large libraries and are in modules (base/module.h); "ucx" and "mpi" stand in the list
+ * twice, for they serve GPUs too (pinned.h).
+ */
+typedef struct {
+    const char                  *name;
+    bool                         queued; /* works on the memory of devices with a stream */
+    const shoal_transport_ops_t *ops;    /* NULL: in a module */
+    const char                  *module, *symbol;
+} shoal_transport_backend_t;
+
+/* Ended by a NULL name, in the order of preference. */
+extern const shoal_transport_backend_t shoal_transport_backends[];
+
+/* The backend's table; SHOAL_ERR_UNSUPPORTED, with the reason in why_p, when its module cannot be opened. */
+shoal_status_t shoal_transport_table(const shoal_transport_backend_t *backend, const shoal_transport_ops_t **ops_p, char *why_p,
+                                     size_t why_nbytes);
 
 /* Lets shoal_transport_find find one more backend, before the others: the tests'. At most one. */
 void shoal_transport_add(const shoal_transport_ops_t *ops);

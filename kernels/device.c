@@ -5,20 +5,48 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/module.h"
 
-const shoal_device_ops_t *const shoal_device_backends[] = {
+/* Programs that have the CUDA device linked in, as tests do, use that one and not the module. */
+#pragma weak shoal_cuda_device_ops
+
+const shoal_device_backend_t shoal_device_backends[] = {
 #ifdef SHOAL_HAVE_CUDA
-    &shoal_cuda_device_ops,
+    {"cuda", &shoal_cuda_device_ops},
 #endif
-    &shoal_cpu_device_ops,
-    NULL,
+    {"cpu", &shoal_cpu_device_ops},
+    {NULL, NULL},
 };
+
+shoal_status_t shoal_device_table(const shoal_device_backend_t *backend, const shoal_device_ops_t **ops_p, char *why_p,
+                                  size_t why_nbytes)
+{
+    const void *table = backend->ops;
+    if (table == NULL) {
+        SHOAL_TRY(shoal_module_find(backend->name, "shoal_cuda_device_ops", &table, why_p, why_nbytes));
+    }
+    *ops_p = table;
+    return SHOAL_OK;
+}
+
+/* A module that cannot be opened is a device that is not here; the log says why, louder if the device was asked for. */
+static shoal_status_t open_backend(const shoal_device_backend_t *backend, const shoal_device_config_t *config, shoal_device_t **device_p)
+{
+    const shoal_device_ops_t *ops;
+    char                      why[512];
+    shoal_status_t            status = shoal_device_table(backend, &ops, why, sizeof(why));
+    if (status != SHOAL_OK) {
+        shoal_log(config->required ? SHOAL_LOG_ERROR : SHOAL_LOG_INFO, "device %s: %s", backend->name, why);
+        return status;
+    }
+    return ops->open(config, device_p);
+}
 
 static shoal_status_t open_named(const char *name, const shoal_device_config_t *config, shoal_device_t **device_p)
 {
-    for (size_t i = 0; shoal_device_backends[i] != NULL; i++) {
-        if (strcmp(shoal_device_backends[i]->name, name) == 0) {
-            return shoal_device_backends[i]->open(config, device_p);
+    for (const shoal_device_backend_t *backend = shoal_device_backends; backend->name != NULL; backend++) {
+        if (strcmp(backend->name, name) == 0) {
+            return open_backend(backend, config, device_p);
         }
     }
     if (strcmp(name, "cuda") == 0) {
@@ -33,10 +61,11 @@ static shoal_status_t open_named(const char *name, const shoal_device_config_t *
 static shoal_status_t open_first(const shoal_device_config_t *config, shoal_device_t **device_p)
 {
     shoal_status_t status = SHOAL_ERR_UNSUPPORTED;
-    for (size_t i = 0; shoal_device_backends[i] != NULL && status == SHOAL_ERR_UNSUPPORTED; i++) {
-        status = shoal_device_backends[i]->open(config, device_p);
+    for (const shoal_device_backend_t *backend = shoal_device_backends;
+         backend->name != NULL && status == SHOAL_ERR_UNSUPPORTED; backend++) {
+        status = open_backend(backend, config, device_p);
         if (status == SHOAL_OK) {
-            shoal_info("device auto: %s", shoal_device_backends[i]->name);
+            shoal_info("device auto: %s", backend->name);
         }
     }
     return status;

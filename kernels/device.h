@@ -139,11 +139,24 @@ struct shoal_device {
 };
 
 extern const shoal_device_ops_t shoal_cpu_device_ops;
-extern const shoal_device_ops_t shoal_cuda_device_ops; /* builds with SHOAL_HAVE_CUDA; open says SHOAL_ERR_UNSUPPORTED where there
-                                                          is no GPU, and logs why as info, or error if `required` */
+/*
+ * In the module "cuda" of builds with SHOAL_HAVE_CUDA; open says SHOAL_ERR_UNSUPPORTED where there is no GPU, and logs why as info, or
+ * error if `required`.
+ */
+extern const shoal_device_ops_t shoal_cuda_device_ops;
 
-/* The backends of this build, ended by NULL: "cpu" is always there. */
-extern const shoal_device_ops_t *const shoal_device_backends[];
+/* A backend of this build. One that needs large libraries is in a module of its name (base/module.h). */
+typedef struct {
+    const char               *name;
+    const shoal_device_ops_t *ops; /* NULL: in its module */
+} shoal_device_backend_t;
+
+/* Ended by a NULL name, in the order in which "auto" tries them: "cpu" is always there. */
+extern const shoal_device_backend_t shoal_device_backends[];
+
+/* The backend's table; SHOAL_ERR_UNSUPPORTED, with the reason in why_p, when its module cannot be opened. */
+shoal_status_t shoal_device_table(const shoal_device_backend_t *backend, const shoal_device_ops_t **ops_p, char *why_p,
+                                  size_t why_nbytes);
 
 /*
  * Opens the device named "cpu", "cuda" or "auto" ("cuda" if the build and the machine have it, else "cpu"). Asking for one

@@ -4,7 +4,7 @@ dnl The CUDA Toolkit: the compiler nvcc, its runtime and cuBLASLt; cuDNN, withou
 dnl kernel; and NCCL, without which there is one rank. --with-cuda has the three states of SHOAL_DEP; a guess looks for nvcc
 dnl on the PATH, then in /usr/local/cuda. None of them needs a driver or a GPU to build or to link.
 dnl
-dnl Sets NVCC, NVCCFLAGS, CUDA_CFLAGS, CUDA_LIBS, and CUDA_STUBS (the directory of the driver's link stub, for a test).
+dnl Sets NVCC, NVCCFLAGS, CUDA_CFLAGS, CUDA_LIBS, NCCL_LIBS (without CUDA's), and CUDA_STUBS (the directory of the driver's link stub, for a test).
 AC_DEFUN([SHOAL_CUDA], [
 AC_ARG_WITH([cuda],
   [AS_HELP_STRING([--with-cuda@<:@=guess|yes|no|DIR@:>@], [use the CUDA Toolkit, and where it is installed])],
@@ -14,7 +14,7 @@ AC_ARG_VAR([NVCCFLAGS], [CUDA compiler flags])
 AC_ARG_VAR([CUDA_ARCH], [GPU architectures to compile for (default "80 90"); code for later ones is made from the last at run time])
 : "${CUDA_ARCH=80 90}"
 : "${NVCCFLAGS=-O3}"
-shoal_have_cuda=no shoal_have_cudnn=no shoal_have_nccl=no
+shoal_have_cuda=no shoal_have_cudnn=no shoal_have_nccl=no NCCL_LIBS=
 AS_CASE([$with_cuda],
   [no], [shoal_why_cuda='not asked for'],
   [guess|yes], [AC_PATH_PROG([NVCC], [nvcc], [], [$PATH$PATH_SEPARATOR/usr/local/cuda/bin])],
@@ -36,7 +36,9 @@ AS_IF([test $shoal_have_cuda = yes],
    shoal_nvcc_version=$("$NVCC" --version | sed -n 's/.*release \(@<:@0-9.@:>@*\).*/\1/p')
    SHOAL_SUMMARY_ADD([cuda], [yes, $shoal_nvcc_version, sm_$(echo $CUDA_ARCH | sed 's/ /, sm_/g')])
    _SHOAL_CUDA_LIBRARY([cudnn], [cudnn.h], [cudnnBackendExecute], [-lcudnn])
-   _SHOAL_CUDA_LIBRARY([nccl], [nccl.h], [ncclCommInitRankConfig], [-lnccl])],
+   AS_IF([test $shoal_have_cudnn = yes], [CUDA_LIBS="-lcudnn $CUDA_LIBS"])
+   _SHOAL_CUDA_LIBRARY([nccl], [nccl.h], [ncclCommInitRankConfig], [-lnccl])
+   AS_IF([test $shoal_have_nccl = yes], [NCCL_LIBS=-lnccl])],
   [AS_CASE([$with_cuda], [guess|no], [],
      [AC_MSG_ERROR([--with-cuda=$with_cuda was asked for, but $shoal_why_cuda])])
    CUDA_CFLAGS= CUDA_LIBS= CUDA_STUBS=
@@ -49,6 +51,7 @@ NVCC_ARCH="$NVCC_ARCH -gencode arch=compute_$shoal_arch,code=compute_$shoal_arch
 AC_SUBST([NVCC_ARCH])
 AC_SUBST([CUDA_CFLAGS])
 AC_SUBST([CUDA_LIBS])
+AC_SUBST([NCCL_LIBS])
 AC_SUBST([CUDA_STUBS])
 AM_CONDITIONAL([HAVE_CUDA], [test $shoal_have_cuda = yes])
 AM_CONDITIONAL([HAVE_CUDNN], [test $shoal_have_cudnn = yes])
@@ -64,12 +67,12 @@ shoal_why_$1='not asked for'
 shoal_cuda_save_LIBS=$CUDA_LIBS
 AS_IF([test "x$with_$1" != xno], [
   CUDA_LIBS="$4 $CUDA_LIBS"
-  _SHOAL_CUDA_TRY([$1], [$2], [$3])])
+  _SHOAL_CUDA_TRY([$1], [$2], [$3])
+  CUDA_LIBS=$shoal_cuda_save_LIBS])
 AS_IF([test $shoal_have_$1 = yes],
   [AC_DEFINE([SHOAL_HAVE_]m4_toupper([$1]), [1], [Whether this build has $1.])
    SHOAL_SUMMARY_ADD([$1], [yes])],
-  [CUDA_LIBS=$shoal_cuda_save_LIBS
-   AS_IF([test "x$with_$1" = xyes], [AC_MSG_ERROR([--with-$1 was asked for, but $shoal_why_$1])])
+  [AS_IF([test "x$with_$1" = xyes], [AC_MSG_ERROR([--with-$1 was asked for, but $shoal_why_$1])])
    SHOAL_SUMMARY_ADD([$1], [no ($shoal_why_$1)])])
 ])
 

@@ -289,15 +289,15 @@ static shoal_status_t add_transport(shoal_bench_t *bench, const shoal_transport_
 }
 
 /* MPI can serve only ranks that a launcher of its own started; `self` only a rank alone, on the host. */
-static bool can_serve(const shoal_bench_t *bench, const shoal_transport_ops_t *ops)
+static bool can_serve(const shoal_bench_t *bench, const shoal_transport_backend_t *backend)
 {
     const shoal_bootstrap_t *b    = bench->bootstrap;
-    const char              *name = ops->name;
+    const char              *name = backend->name;
     if (strcmp(name, "self") == 0) {
         return b->size == 1 && !bench->options->device;
     }
     bool launched = strncmp(b->method, "pmix", 4) == 0 || strcmp(b->method, "mpi") == 0;
-    return (ops->enqueue != NULL) == bench->options->device && (strcmp(name, "mpi") != 0 || launched);
+    return backend->queued == bench->options->device && (strcmp(name, "mpi") != 0 || launched);
 }
 
 static shoal_status_t open_transports(shoal_bench_t *bench)
@@ -311,12 +311,13 @@ static shoal_status_t open_transports(shoal_bench_t *bench)
         }
         return add_transport(bench, ops);
     }
-    for (int i = 0; shoal_transport_backends[i] != NULL && bench->ntransports < SHOAL_BENCH_MAX_TRANSPORTS; i++) {
-        ops = shoal_transport_backends[i];
-        if (can_serve(bench, ops)) {
+    for (const shoal_transport_backend_t *backend = shoal_transport_backends;
+         backend->name != NULL && bench->ntransports < SHOAL_BENCH_MAX_TRANSPORTS; backend++) {
+        char why[512] = "not these ranks";
+        if (can_serve(bench, backend) && shoal_transport_table(backend, &ops, why, sizeof(why)) == SHOAL_OK) {
             SHOAL_TRY(add_transport(bench, ops));
-        } else if (bench->bootstrap->rank == 0 && (ops->enqueue != NULL) == bench->options->device) {
-            shoal_info("bench: transport %s cannot serve these ranks", ops->name);
+        } else if (bench->bootstrap->rank == 0 && backend->queued == bench->options->device) {
+            shoal_info("bench: transport %s cannot serve: %s", backend->name, why);
         }
     }
     return bench->ntransports > 0 ? SHOAL_OK : SHOAL_ERR_CONFIG;

@@ -7,16 +7,29 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/module.h"
 #include "collectives/transport.h"
 #include "kernels/device.h"
 #include "src/info.h"
 
-static shoal_status_t show_device(const shoal_device_ops_t *ops)
+/* A module that cannot be opened is no fault of a machine that has no such device: libraries are where the devices are. */
+static void show_missing_module(const char *name, const char *why)
 {
-    shoal_device_config_t config = {.local_rank = 0, .nthreads = 1, .variant = NULL};
-    shoal_device_t       *device;
-    shoal_device_info_t   info;
-    shoal_status_t        status = ops->open(&config, &device);
+    printf("  %-12s its module cannot be opened: %s\n", name, why);
+}
+
+static shoal_status_t show_device(const shoal_device_backend_t *backend)
+{
+    shoal_device_config_t     config = {.local_rank = 0, .nthreads = 1, .variant = NULL};
+    shoal_device_t           *device;
+    shoal_device_info_t       info;
+    const shoal_device_ops_t *ops;
+    char                      why[512];
+    if (shoal_device_table(backend, &ops, why, sizeof(why)) != SHOAL_OK) {
+        show_missing_module(backend->name, why);
+        return SHOAL_OK;
+    }
+    shoal_status_t status = ops->open(&config, &device);
     if (status == SHOAL_ERR_UNSUPPORTED) { /* a login node; the log says what it lacks */
         printf("  %-12s built in, but not on this machine\n", ops->name);
         return SHOAL_OK;
@@ -39,19 +52,21 @@ static shoal_status_t exchange_alone(void *context, const void *mine, size_t nby
     return SHOAL_OK;
 }
 
-/* Whether an entry before it in the list has the name: this one then is the same transport under the memory of GPUs. */
-static bool is_second(const shoal_transport_ops_t *ops)
+/* "ucx" and "mpi" of the host, which the module puts under the memory of GPUs. */
+static bool is_pinned(const shoal_transport_backend_t *backend)
 {
-    size_t i = 0;
-    while (strcmp(shoal_transport_backends[i]->name, ops->name) != 0) {
-        i++;
-    }
-    return shoal_transport_backends[i] != ops;
+    return backend->queued && strcmp(backend->name, backend->module) != 0;
 }
 
-static shoal_status_t show_transport(const shoal_transport_ops_t *ops)
+static shoal_status_t show_transport(const shoal_transport_backend_t *backend)
 {
-    if (is_second(ops)) {
+    const shoal_transport_ops_t *ops;
+    char                         why[512];
+    if (shoal_transport_table(backend, &ops, why, sizeof(why)) != SHOAL_OK) {
+        show_missing_module(backend->name, why);
+        return SHOAL_OK;
+    }
+    if (is_pinned(backend)) {
         printf("  %-12s serves GPUs too, through pinned host memory\n", ops->name);
         return SHOAL_OK;
     }
@@ -65,6 +80,34 @@ static shoal_status_t show_transport(const shoal_transport_ops_t *ops)
     printf("  %-12s opens\n", ops->name);
     ops->close(transport);
     return SHOAL_OK;
+}
+
+static void show_module(const char *name)
+{
+    const void *found;
+    char        text[512];
+    if (shoal_module_find(name, "shoal_module", &found, text, sizeof(text)) != SHOAL_OK) {
+        show_missing_module(name, text);
+        return;
+    }
+    ((const shoal_module_t *)found)->describe(text, sizeof(text));
+    printf("  %-12s %s\n", name, text);
+}
+
+/* What a program of the tests has linked in is no module. */
+static void show_modules(void)
+{
+    printf("\nmodules\n");
+    for (const shoal_device_backend_t *backend = shoal_device_backends; backend->name != NULL; backend++) {
+        if (backend->ops == NULL) {
+            show_module(backend->name);
+        }
+    }
+    for (const shoal_transport_backend_t *backend = shoal_transport_backends; backend->name != NULL; backend++) {
+        if (backend->ops == NULL && !is_pinned(backend)) {
+            show_module(backend->module);
+        }
+    }
 }
 
 static void show_bootstraps(void)
@@ -82,14 +125,15 @@ static void show_bootstraps(void)
 shoal_status_t shoal_info_backends(void)
 {
     shoal_status_t first = SHOAL_OK;
+    show_modules();
     printf("\ndevices\n");
-    for (size_t i = 0; shoal_device_backends[i] != NULL; i++) {
-        shoal_status_t status = show_device(shoal_device_backends[i]);
+    for (const shoal_device_backend_t *backend = shoal_device_backends; backend->name != NULL; backend++) {
+        shoal_status_t status = show_device(backend);
         first                 = first != SHOAL_OK ? first : status;
     }
     printf("\ntransports\n");
-    for (size_t i = 0; shoal_transport_backends[i] != NULL; i++) {
-        shoal_status_t status = show_transport(shoal_transport_backends[i]);
+    for (const shoal_transport_backend_t *backend = shoal_transport_backends; backend->name != NULL; backend++) {
+        shoal_status_t status = show_transport(backend);
         first                 = first != SHOAL_OK ? first : status;
     }
     show_bootstraps();

@@ -64,7 +64,7 @@ static bool is_known_variable(const char *variable)
 {
     static const char *const exact[] = {"SHOAL=",        "SHOAL_LOG=",          "SHOAL_DEBUG_CHECK=", "SHOAL_LAUNCH_TIME=",
                                         "SHOAL_SRCDIR=", "SHOAL_MAX_REQUEUES=", "SHOAL_BUILDDIR=",    "SHOAL_SHARE_GPU=",
-                                        "SHOAL_STANDIN=", "SHOAL_PINNED_SLICE="};
+                                        "SHOAL_STANDIN=", "SHOAL_PINNED_SLICE=", "SHOAL_MODULES="};
     static const char *const families[] = {"SHOAL_LOCAL_", "SHOAL_UCX_", "SHOAL_TEST_", "SHOAL_SCALE_", "SHOAL_STUDY_"};
     for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++) {
         if (strncmp(variable, exact[i], strlen(exact[i])) == 0) {
