@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Reading a configuration: defaults first, then the file, then the words of the command line, each value through the same
- * checks (config_value.c) against the same table (config_keys.c). Each value remembers where it came from, which is what errors, records
+ * Reading a configuration: defaults first, then the file (config_source.c makes its text ready for libconfig), then the words of
+ * the command line, each value through the same checks (config_value.c) against the same table (config_keys.c). Each value remembers where it came from, which is what errors, records
  * and `shoal info` then show. What depends on other values or on the number of ranks is left to config_resolve.c.
  */
 #include "src/config.h"
 
-#include <errno.h>
 #include <libconfig.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 
 #include "base/log.h"
 #include "src/config_keys.h"
+#include "src/config_source.h"
 
 enum { TEXT_NBYTES = 512 };
 
@@ -38,10 +38,15 @@ static const char *keep(shoal_config_t *config, const char *string)
 
 static shoal_status_t refuse(const shoal_key_t *key, const shoal_value_t *value, const char *where)
 {
-    char expected[TEXT_NBYTES], found[TEXT_NBYTES];
+    char expected[TEXT_NBYTES], found[TEXT_NBYTES], most[64] = "";
+    bool number = value->type == SHOAL_VALUE_INTEGER || value->type == SHOAL_VALUE_REAL;
     shoal_key_expects(key, expected, sizeof(expected));
     shoal_value_format(value, found, sizeof(found));
-    shoal_error("%s: %s = %s: expects %s", where, key->name, found, expected);
+    /* A bound that is too far off to be worth a word, until somebody is beyond it. */
+    if (number && key->max > 1e6 && (value->type == SHOAL_VALUE_REAL ? value->real : (double)value->integer) > key->max) {
+        snprintf(most, sizeof(most), ", at most %.19g", key->max);
+    }
+    shoal_error("%s: %s = %s: expects %s%s", where, key->name, found, expected, most);
     return SHOAL_ERR_CONFIG;
 }
 
@@ -157,18 +162,19 @@ static shoal_status_t set_setting(shoal_config_t *config, const shoal_key_t *key
 }
 
 /* "FILE:LINE" of a setting, kept. NULL: no memory. */
-static const char *place(shoal_config_t *config, const config_setting_t *setting)
+static const char *place(shoal_config_t *config, const shoal_config_source_t *source, const config_setting_t *setting)
 {
-    char text[4096];
-    snprintf(text, sizeof(text), "%s:%u", config_setting_source_file(setting), config_setting_source_line(setting));
+    char                 text[4096];
+    shoal_config_place_t from = shoal_config_source_place(source, (size_t)config_setting_source_line(setting));
+    snprintf(text, sizeof(text), "%s:%zu", from.path, from.line);
     return keep(config, text);
 }
 
-static shoal_status_t read_group(shoal_config_t *config, const config_setting_t *group)
+static shoal_status_t read_group(shoal_config_t *config, const shoal_config_source_t *source, const config_setting_t *group)
 {
     for (int i = 0; i < config_setting_length(group); i++) {
         const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
-        const char             *where   = place(config, setting);
+        const char             *where   = place(config, source, setting);
         char                    name[256];
         if (where == NULL) {
             return SHOAL_ERR_NO_MEMORY;
@@ -180,16 +186,16 @@ static shoal_status_t read_group(shoal_config_t *config, const config_setting_t 
     return SHOAL_OK;
 }
 
-static shoal_status_t read_groups(shoal_config_t *config, const config_setting_t *root)
+static shoal_status_t read_groups(shoal_config_t *config, const shoal_config_source_t *source, const config_setting_t *root)
 {
     for (int i = 0; i < config_setting_length(root); i++) {
         const config_setting_t *group = config_setting_get_elem(root, (unsigned)i);
-        const char             *where = place(config, group), *name = config_setting_name(group);
+        const char             *where = place(config, source, group), *name = config_setting_name(group);
         if (where == NULL) {
             return SHOAL_ERR_NO_MEMORY;
         }
         if (config_setting_is_group(group) && config_setting_length(group) > 0) {
-            SHOAL_TRY(read_group(config, group));
+            SHOAL_TRY(read_group(config, source, group));
         } else if (!shoal_key_group_exists(name)) {
             return refuse_name(name, where);
         } else if (!config_setting_is_group(group)) {
@@ -200,41 +206,32 @@ static shoal_status_t read_groups(shoal_config_t *config, const config_setting_t
     return SHOAL_OK;
 }
 
-/* libconfig's scanner ends the process when a read fails, as it does on a directory: so only regular files and pipes pass. */
-static shoal_status_t check_readable(const char *path)
+static shoal_status_t read_file(shoal_config_t *config, const char *path)
 {
-    struct stat st;
-    if (stat(path, &st) != 0) {
-        shoal_error("%s: %s", path, strerror(errno));
-        return SHOAL_ERR_CONFIG;
+    config_t              file;
+    shoal_config_source_t source;
+    SHOAL_TRY(shoal_config_source_read(path, &source));
+    config_init(&file);
+    shoal_status_t status = SHOAL_ERR_CONFIG;
+    if (config_read_string(&file, source.text)) {
+        status = read_groups(config, &source, config_root_setting(&file));
+    } else {
+        shoal_config_place_t from = shoal_config_source_place(&source, (size_t)config_error_line(&file));
+        shoal_error("%s:%zu: %s", from.path, from.line, config_error_text(&file));
     }
-    if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode) && !S_ISCHR(st.st_mode)) {
-        shoal_error("%s: not a regular file", path);
+    config_destroy(&file);
+    shoal_config_source_free(&source);
+    return status;
+}
+
+shoal_status_t shoal_config_check_reread(const char *path, const char *readers)
+{
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISFIFO(info.st_mode)) {
+        shoal_error("%s: a pipe can be read once only, but %s: a regular file is wanted", path, readers);
         return SHOAL_ERR_CONFIG;
     }
     return SHOAL_OK;
-}
-
-static shoal_status_t read_file(shoal_config_t *config, const char *path)
-{
-    config_t       file;
-    shoal_status_t status = check_readable(path);
-    if (status != SHOAL_OK) {
-        return status;
-    }
-    config_init(&file);
-    if (config_read_file(&file, path)) {
-        status = read_groups(config, config_root_setting(&file));
-    } else if (config_error_type(&file) == CONFIG_ERR_FILE_IO) {
-        shoal_error("%s: %s", path, strerror(errno));
-        status = SHOAL_ERR_CONFIG;
-    } else {
-        const char *name = config_error_file(&file);
-        shoal_error("%s:%d: %s", name != NULL ? name : path, config_error_line(&file), config_error_text(&file));
-        status = SHOAL_ERR_CONFIG;
-    }
-    config_destroy(&file);
-    return status;
 }
 
 static shoal_status_t apply_override(shoal_config_t *config, const char *word)

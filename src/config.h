@@ -16,11 +16,15 @@
 typedef struct shoal_config shoal_config_t;
 
 /*
- * Reads `path` and applies the overrides in order. Relative paths in data.* and run.dir are relative to the working directory.
- * Does not need the token files to exist.
+ * Reads `path`, a file or a pipe, and applies the overrides in order. Relative paths in data.* and run.dir, and those of
+ * @include, are relative to the working directory. Does not need the token files to exist. SHOAL_ERR_STOPPED: a signal came
+ * while a pipe had nothing to read.
  */
 shoal_status_t shoal_config_load(const char *path, int noverrides, char *const *overrides, shoal_config_t **config_p);
 void           shoal_config_free(shoal_config_t *config);
+
+/* Refuses a pipe, which can be read once only, for a command that reads its configuration several times: `readers` says why. */
+shoal_status_t shoal_config_check_reread(const char *path, const char *readers);
 
 /*
  * Settles what depends on the world: batch.global and accumulate from each other (global must divide), "auto" learning rate and

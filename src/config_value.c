@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "src/nearest.h"
 
@@ -133,7 +134,7 @@ void shoal_key_expects(const shoal_key_t *key, char *text_p, size_t nbytes)
 static bool parse_integer(const char *word, long long *integer_p)
 {
     char *end;
-    int   base = strncmp(word, "0x", 2) == 0 ? 16 : 10;
+    int   base = strncasecmp(word, "0x", 2) == 0 ? 16 : 10;
     errno      = 0;
     *integer_p = strtoll(word, &end, base);
     return errno == 0 && end != word && *end == '\0';
@@ -166,8 +167,9 @@ void shoal_value_format(const shoal_value_t *value, char *text_p, size_t nbytes)
     case SHOAL_VALUE_INTEGER:
         snprintf(text_p, nbytes, "%lld", value->integer);
         break;
-    case SHOAL_VALUE_REAL:
+    case SHOAL_VALUE_REAL: /* always such that it cannot be taken for an integer */
         snprintf(text_p, nbytes, "%.10g", value->real);
+        append(text_p, nbytes, "%s", text_p[strcspn(text_p, ".en")] == '\0' ? ".0" : "");
         break;
     case SHOAL_VALUE_BOOL:
         snprintf(text_p, nbytes, "%s", value->integer ? "true" : "false");

@@ -94,6 +94,7 @@ static shoal_status_t load_config(session_t *session)
     }
     memcpy(session->load_words, study->overrides, (size_t)n * sizeof(*session->load_words));
     session->load_words[n] = no_global;
+    SHOAL_TRY(shoal_config_check_reread(study->config_path, "each row of a study reads it"));
     SHOAL_TRY(shoal_config_load(study->config_path, n + 1, session->load_words, &session->config));
     SHOAL_TRY(shoal_config_resolve(session->config, 1, &study->spec));
     json_t *config = shoal_config_to_json(session->config);

@@ -60,7 +60,10 @@ static shoal_status_t load_config(run_t *run, const arguments_t *arguments)
     shoal_status_t status = SHOAL_OK;
     for (int turn = 0; turn < 2 && status == SHOAL_OK; turn++) {
         if ((peers.rank == 0) == (turn == 0)) {
-            status = shoal_config_load(arguments->path, arguments->noverrides, arguments->overrides, &run->config);
+            status = peers.size > 1 ? shoal_config_check_reread(arguments->path, "each rank reads it") : SHOAL_OK;
+            if (status == SHOAL_OK) {
+                status = shoal_config_load(arguments->path, arguments->noverrides, arguments->overrides, &run->config);
+            }
             if (status == SHOAL_OK) {
                 status = shoal_config_resolve(run->config, peers.size, &run->spec);
             }

@@ -92,7 +92,7 @@ printf 'model = { heads = 4; }\nrun = { steps = ; };\n' >syntax.conf
 printf 'model = { heads = 4; };\nparallel = { tp = 2; };\n' >tp.conf
 printf 'model = { heads = 4; };\n' >good.conf
 expect 2 'missing.conf: No such file' info missing.conf
-expect 2 '.: not a regular file' info .
+expect 2 '.: a directory, not a regular file' info .
 expect 2 'key.conf:3: unknown key run.step; did you mean run.steps?' info key.conf
 expect 2 'type.conf:1: model.heads = "many": expects a whole number' info type.conf
 expect 2 'syntax.conf:2: syntax error' info syntax.conf

@@ -70,7 +70,7 @@ static const struct {
     {NULL, {"=3"}, 1, "'=3': unknown key"},
     /* types */
     {"model = { heads = \"4\"; };", {NULL}, 1, "test.conf:1: model.heads = \"4\": expects a whole number from 1 to 4096"},
-    {"model = { heads = 4.0; };", {NULL}, 1, "test.conf:1: model.heads = 4: expects a whole number"},
+    {"model = { heads = 4.0; };", {NULL}, 1, "test.conf:1: model.heads = 4.0: expects a whole number"},
     {"model = { heads = 4; qk_norm = 1; };", {NULL}, 1, "test.conf:1: model.qk_norm = 1: expects true or false, or auto"},
     {"model = { heads = true; };", {NULL}, 1, "model.heads = true: expects a whole number"},
     {"model = { heads = { a = 1; }; };", {NULL}, 1, "model.heads = a group or a list: expects"},
@@ -156,7 +156,7 @@ static void test_unreadable(void **state)
 {
     (void)state;
     refuse_path("missing.conf", "missing.conf: No such file");
-    refuse_path(".", ".: not a regular file");
+    refuse_path(".", ".: a directory, not a regular file");
     write_file("noise.conf", "\x01\x02 = {{{", 8);
     refuse_path("noise.conf", "noise.conf:1: ");
     write_file("outer.conf", "model = { heads = 4; };\n@include \"inner.conf\"\n", 46);
