@@ -58,8 +58,7 @@ int shoal_file_open(const char *path, shoal_file_kind_t kind, const char **why_p
     return -1;
 }
 
-/* Reads what there is, up to nbytes, once there is something. -1 with errno; EINTR: a signal came first. */
-static ssize_t read_some(int fd, char *bytes_p, size_t nbytes)
+ssize_t shoal_file_read_some(int fd, void *bytes_p, size_t nbytes)
 {
     struct pollfd ready = {.fd = fd, .events = POLLIN};
     return poll(&ready, 1, -1) < 0 ? -1 : read(fd, bytes_p, nbytes);
@@ -84,7 +83,7 @@ static shoal_status_t read_all(int fd, size_t max_nbytes, char **bytes_p, size_t
             }
             *bytes_p = bytes;
         }
-        n = read_some(fd, *bytes_p + *nbytes_p, capacity - *nbytes_p - 1);
+        n = shoal_file_read_some(fd, *bytes_p + *nbytes_p, capacity - *nbytes_p - 1);
     }
     *why_p = n < 0 ? errno == EINTR ? "a signal came before its end" : strerror(errno) : NULL;
     return n == 0 ? SHOAL_OK : errno == EINTR ? SHOAL_ERR_STOPPED : SHOAL_ERR_DATA;

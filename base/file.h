@@ -8,6 +8,7 @@
 #define SHOAL_BASE_FILE_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/status.h"
 
@@ -16,6 +17,12 @@ typedef enum { SHOAL_FILE_REGULAR, SHOAL_FILE_STREAM } shoal_file_kind_t;
 
 /* Opens `path` at once, whatever it names; the descriptor is closed by exec. -1: *why_p says why not. */
 int shoal_file_open(const char *path, shoal_file_kind_t kind, const char **why_p);
+
+/*
+ * read(2) once there is something to read, which for a pipe means a writer too. -1 with errno; EINTR: a signal
+ * with a handler came first, even where the handler asked for system calls to be restarted.
+ */
+ssize_t shoal_file_read_some(int fd, void *bytes_p, size_t nbytes);
 
 /*
  * Reads all of `path`, at most max_nbytes, into memory that the caller frees; a NUL stands behind the last byte.

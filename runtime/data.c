@@ -8,7 +8,6 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/rng.h"
 
@@ -60,13 +60,14 @@ static shoal_status_t map_file(shoal_data_t *data)
         shoal_error("no token file is named: set data.train to one (shoal data tokenize makes them)");
         return SHOAL_ERR_DATA;
     }
-    data->fd = open(data->path, O_RDONLY | O_CLOEXEC);
+    const char *why;
+    data->fd = shoal_file_open(data->path, SHOAL_FILE_REGULAR, &why);
     if (data->fd < 0 || fstat(data->fd, &st) != 0) {
-        shoal_error("%s: %s", data->path, strerror(errno));
+        shoal_error("%s: %s", data->path, data->fd < 0 ? why : strerror(errno));
         return SHOAL_ERR_DATA;
     }
-    if (!S_ISREG(st.st_mode) || st.st_size == 0) {
-        shoal_error("%s: offset 0: %s", data->path, S_ISREG(st.st_mode) ? "the file is empty" : "not a regular file");
+    if (st.st_size == 0) {
+        shoal_error("%s: offset 0: the file is empty", data->path);
         return SHOAL_ERR_DATA;
     }
     void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, data->fd, 0);

@@ -95,8 +95,10 @@ shoal_status_t shoal_record_open(const char *dir, int rank, shoal_record_t **rec
     }
     shoal_status_t status = join(dir, name, record->path);
     if (status == SHOAL_OK) {
-        record->fd = open(record->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        /* O_NONBLOCK: a FIFO of that name without a reader is an error, and not a run that never begins. */
+        record->fd = open(record->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
         status     = record->fd < 0 ? data_error("open", record->path) : SHOAL_OK;
+        (void)fcntl(record->fd, F_SETFL, O_WRONLY);
     }
     if (status != SHOAL_OK) {
         free(record);

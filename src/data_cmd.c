@@ -5,15 +5,16 @@
  * tail. Both files appear under their names complete, or not at all (src/atomic_file.h).
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "runtime/data.h"
 #include "src/atomic_file.h"
@@ -44,17 +45,38 @@ typedef struct {
 
 /* ---- tokenize ---- */
 
+/* A signal ends the reading, so that the file under way is removed. */
+static volatile sig_atomic_t stopped;
+
+static void request_stop(int signal_number)
+{
+    (void)signal_number;
+    stopped = 1;
+}
+
+static void obey_signals(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action    = {.sa_handler = request_stop}, before;
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN) { /* nohup stays what it is */
+            sigaction(signals[i], &action, NULL);
+        }
+    }
+}
+
 /* Copies a file's bytes as tokens. */
 static shoal_status_t tokenize_file(const char *path, shoal_atomic_file_t *out)
 {
     unsigned char bytes[CHUNK], tokens[2 * CHUNK];
     bool          from_stdin = strcmp(path, "-") == 0;
-    int           fd         = from_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    const char   *why        = NULL;
+    int           fd         = from_stdin ? STDIN_FILENO : shoal_file_open(path, SHOAL_FILE_STREAM, &why);
     uint64_t      offset     = 0;
     ssize_t       n          = fd < 0 ? -1 : 0;
 
     shoal_status_t status = SHOAL_OK;
-    while (fd >= 0 && status == SHOAL_OK && (n = read(fd, bytes, sizeof(bytes))) != 0) {
+    while (fd >= 0 && status == SHOAL_OK && !stopped && (n = shoal_file_read_some(fd, bytes, sizeof(bytes))) != 0) {
         if (n < 0 && errno == EINTR) {
             continue;
         }
@@ -68,8 +90,11 @@ static shoal_status_t tokenize_file(const char *path, shoal_atomic_file_t *out)
         offset += (uint64_t)n;
         status = shoal_atomic_file_write(out, tokens, 2 * (size_t)n);
     }
-    if (n < 0) {
-        shoal_error("%s: offset %" PRIu64 ": %s", path, offset, strerror(errno));
+    if (status == SHOAL_OK && stopped) {
+        shoal_error("%s: offset %" PRIu64 ": stopped by a signal; no token file was written", path, offset);
+        status = SHOAL_ERR_STOPPED;
+    } else if (n < 0) {
+        shoal_error("%s: offset %" PRIu64 ": %s", path, offset, why != NULL ? why : strerror(errno));
         status = SHOAL_ERR_DATA;
     }
     if (fd >= 0 && !from_stdin) {
@@ -122,6 +147,7 @@ static shoal_status_t tokenize(const options_t *options, int npaths, char **path
         shoal_error("data tokenize: %s; shoal data --help says more", npaths < 1 ? "no input FILE" : "no output: -o PREFIX");
         return SHOAL_ERR_CONFIG;
     }
+    obey_signals();
     SHOAL_TRY(shoal_atomic_file_open(&train, options->prefix, ".train.bin"));
     shoal_status_t status = tokenize_files(options, paths, &train, &valid);
     shoal_atomic_file_close(&train);

@@ -124,7 +124,7 @@ expect 2 '--vocab 0: expects' data info --vocab 0 odd.bin
 expect 6 'nowhere: offset 0: No such file' data tokenize -o p text nowhere
 expect 6 'the input is empty' data tokenize -o p empty
 expect 6 'no/such/p.train.bin: offset 0: No such file' data tokenize -o no/such/p text
-expect 6 '.: offset 0: Is a directory' data tokenize -o p .
+expect 6 '.: offset 0: a directory, not a regular file' data tokenize -o p .
 left 0 || fail "a failed tokenize left something behind: $(ls)"
 expect 0 '' data tokenize --valid 2 -o p text
 size_is p.train.bin 20 || fail 'tokenize wrote a training file of a wrong size'
@@ -137,6 +137,28 @@ expect 6 'nosuch.bin: No such file' data info nosuch.bin
 expect 6 'odd.bin: offset 2: half a token' data info odd.bin
 expect 6 'p.train.bin: offset 0: token id 104 in a vocabulary of 104' data info p.train.bin --vocab 104
 expect 2 'expects one FILE' data info
+
+# What cannot be read to its end at once: data must be a file, input may be a pipe, but waiting for its writer ends with a signal.
+mkfifo fifo
+printf 'model = { heads = 2; };\ndata = { train = "fifo"; };\nrun = { device = "cpu"; dir = "fifo-run"; };\n' >fifo.conf
+expect 6 'fifo: a pipe, not a regular file' train fifo.conf
+expect 6 'fifo: a pipe, not a regular file' data info fifo
+"$shoal" data tokenize -o waits fifo >out 2>err &
+waiting=$!
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    ls waits.* >/dev/null 2>&1 && break
+    sleep 0.1
+done
+sleep 0.1
+got=0
+kill "$waiting"
+wait "$waiting" || got=$?
+[ "$got" = 75 ] || fail "tokenize waiting for a pipe and told to end gives $got: $(cat err)"
+grep -q 'fifo: offset 0: stopped by a signal' err || fail "tokenize does not say that a signal ended it: $(cat err)"
+[ -z "$(ls waits.* 2>/dev/null)" ] || fail "tokenize told to end left $(ls waits.*)"
+printf 'from a fifo' >fifo &
+expect 0 '' data tokenize -o waits fifo
+size_is waits.train.bin 22 || fail 'tokenize does not read a pipe to its end'
 
 # A full disk: the limit on file sizes fails in the same call, at the same place.
 cp p.train.bin before

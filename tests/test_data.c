@@ -175,7 +175,10 @@ static void test_damaged(void **state)
     (void)state;
     refuse_open("", "no token file is named: set data.train");
     refuse_open("missing.bin", "missing.bin: No such file");
-    refuse_open(".", ".: offset 0: not a regular file");
+    refuse_open(".", ".: a directory, not a regular file");
+    refuse_open("/dev/null", "/dev/null: a device, not a regular file");
+    assert_int_equal(mkfifo("fifo", 0600), 0);
+    refuse_open("fifo", "fifo: a pipe, not a regular file");
     write_file("empty.bin", "", 0);
     refuse_open("empty.bin", "empty.bin: offset 0: the file is empty");
     write_file("odd.bin", "0123456789012345678901234", 25);
