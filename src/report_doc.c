@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Building documents, and printing them as Markdown; report_html.c prints the page. */
+/* Building documents; report_markdown.c and report_html.c print them. */
 #include "src/report_doc.h"
 
 #include <stdarg.h>
@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "src/report_doc_internal.h"
+#include "src/report_text.h"
 
 shoal_doc_t *shoal_doc_create(void)
 {
@@ -53,6 +54,9 @@ static char *format_text(shoal_doc_t *doc, const char *format, va_list args)
         fclose(file);
     }
     doc->failed = doc->failed || text == NULL;
+    if (text != NULL) {
+        shoal_text_clean(text);
+    }
     return text;
 }
 
@@ -60,6 +64,9 @@ static char *copy_text(shoal_doc_t *doc, const char *text)
 {
     char *copy  = strdup(text);
     doc->failed = doc->failed || copy == NULL;
+    if (copy != NULL) {
+        shoal_text_clean(copy);
+    }
     return copy;
 }
 
@@ -116,7 +123,8 @@ void shoal_doc_figure(shoal_doc_t *doc, const char *name, const char *caption, c
     shoal_block_t *block = add_block(doc, SHOAL_BLOCK_FIGURE, copy_text(doc, caption));
     if (block != NULL) {
         block->name = copy_text(doc, name);
-        block->svg  = copy_text(doc, svg);
+        block->svg  = strdup(svg); /* markup, not text */
+        doc->failed = doc->failed || block->svg == NULL;
     }
 }
 
@@ -178,64 +186,8 @@ void shoal_doc_mark(shoal_doc_t *doc, shoal_doc_mark_t mark)
     }
 }
 
-/* ---- Markdown ---- */
-
-/* A cell is one line, and a bar would end it. */
-static void print_cell(const char *text, FILE *file)
+size_t shoal_doc_code_length(const char *text)
 {
-    for (; *text != '\0'; text++) {
-        if (*text == '|') {
-            fputs("\\|", file);
-        } else {
-            fputc(*text == '\n' ? ' ' : *text, file);
-        }
-    }
-}
-
-static void print_table(const shoal_block_t *block, FILE *file)
-{
-    for (size_t i = 0; i < block->ncells; i++) {
-        const char *text = block->cells[i].text;
-        fputs(i % block->ncolumns == 0 ? "| " : " | ", file);
-        print_cell(i < block->ncolumns && text[0] == '<' ? text + 1 : text, file);
-        if ((i + 1) % block->ncolumns == 0) {
-            fputs(" |\n", file);
-        }
-        for (size_t k = 0; i + 1 == block->ncolumns && k < block->ncolumns; k++) {
-            fputs(block->cells[k].text[0] == '<' ? "| :-- " : "| --: ", file);
-            fputs(k + 1 == block->ncolumns ? "|\n" : "", file);
-        }
-    }
-    fputc('\n', file);
-}
-
-static void print_tiles(const shoal_block_t *block, FILE *file)
-{
-    for (size_t i = 0; i + 1 < block->ncells; i += 2) {
-        fprintf(file, "- %s: %s\n", block->cells[i].text, block->cells[i + 1].text);
-    }
-    fputc('\n', file);
-}
-
-static void print_block(const shoal_block_t *block, FILE *file)
-{
-    switch (block->kind) {
-    case SHOAL_BLOCK_TITLE: fprintf(file, "# %s\n\n", block->text); break;
-    case SHOAL_BLOCK_HEADING: fprintf(file, "## %s\n\n", block->text); break;
-    case SHOAL_BLOCK_PARAGRAPH: fprintf(file, "%s\n\n", block->text); break;
-    case SHOAL_BLOCK_NOTE: fprintf(file, "> **Note:** %s\n\n", block->text); break;
-    case SHOAL_BLOCK_VERBATIM: fprintf(file, "~~~~\n%s%s~~~~\n\n", block->text,
-                                       block->text[0] != '\0' && block->text[strlen(block->text) - 1] == '\n' ? "" : "\n");
-        break;
-    case SHOAL_BLOCK_TILES: print_tiles(block, file); break;
-    case SHOAL_BLOCK_TABLE: print_table(block, file); break;
-    case SHOAL_BLOCK_FIGURE: fprintf(file, "![%s](plots/%s.svg)\n\n", block->text, block->name); break;
-    }
-}
-
-void shoal_doc_print_markdown(const shoal_doc_t *doc, FILE *file)
-{
-    for (size_t i = 0; i < doc->nblocks; i++) {
-        print_block(&doc->blocks[i], file);
-    }
+    size_t n = text[0] == '`' ? strcspn(text + 1, "`") : 0;
+    return n == 0 || text[n + 1] == '\0' || text[n + 2] == '`' ? 0 : n;
 }

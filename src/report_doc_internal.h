@@ -33,6 +33,12 @@ typedef struct {
     size_t              ncells, ncolumns;
 } shoal_block_t;
 
+/*
+ * How many characters of code stand between the backquote at the beginning of `text` and the next one; 0: none, or no
+ * code that Markdown would see there too, whose backquotes pair up by the length of their rows.
+ */
+size_t shoal_doc_code_length(const char *text);
+
 struct shoal_doc {
     shoal_block_t *blocks; /* (nblocks) */
     size_t         nblocks;

@@ -42,6 +42,7 @@ static void print_char(char c, FILE *file)
     case '<': fputs("&lt;", file); break;
     case '>': fputs("&gt;", file); break;
     case '"': fputs("&quot;", file); break;
+    case '\'': fputs("&#39;", file); break;
     default: fputc(c, file);
     }
 }
@@ -53,17 +54,19 @@ static void print_escaped(const char *text, FILE *file)
     }
 }
 
-/* Backquotes become code, if they come in pairs. */
+/* A pair of backquotes becomes code. */
 static void print_text(const char *text, FILE *file)
 {
-    bool in_code = false;
-    for (; *text != '\0'; text++) {
-        if (*text == '`' && (in_code || strchr(text + 1, '`') != NULL)) {
-            in_code = !in_code;
-            fputs(in_code ? "<code>" : "</code>", file);
-        } else {
-            print_char(*text, file);
+    while (*text != '\0') {
+        size_t ncode = shoal_doc_code_length(text);
+        size_t n     = ncode > 0 ? ncode : text[0] == '`' ? strspn(text, "`") : 1;
+        text += ncode > 0;
+        fputs(ncode > 0 ? "<code>" : "", file);
+        for (size_t i = 0; i < n; i++) {
+            print_char(*text++, file);
         }
+        fputs(ncode > 0 ? "</code>" : "", file);
+        text += ncode > 0;
     }
 }
 

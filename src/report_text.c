@@ -4,6 +4,8 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,12 +16,44 @@ static shoal_text_t __attribute__((format(printf, 2, 3))) text(double value, con
     shoal_text_t t;
     va_list      args;
     va_start(args, format);
-    vsnprintf(t.s, sizeof(t.s), format, args);
+    int n = vsnprintf(t.s, sizeof(t.s), format, args);
     va_end(args);
     if (!isfinite(value)) {
         snprintf(t.s, sizeof(t.s), "%s", dash);
+    } else if (n >= (int)sizeof(t.s)) { /* no number of ours, and cut off it would look like another */
+        snprintf(t.s, sizeof(t.s), "%.3g", value);
     }
     return t;
+}
+
+/* How many bytes the UTF-8 character has that begins here; 0: there is none, or it is a control character. */
+static size_t character_nbytes(const unsigned char *text)
+{
+    if (text[0] < 0x80) {
+        return text[0] >= 0x20 && text[0] != 0x7f;
+    }
+    size_t   n     = text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
+    uint32_t value = text[0] & (0x7fU >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((text[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+        value = value << 6 | (text[i] & 0x3f);
+    }
+    static const uint32_t least[] = {0, 0, 0xa0, 0x800, 0x10000}; /* 0x80 to 0x9f are control characters too */
+    bool surrogate = value >= 0xd800 && value < 0xe000;
+    return text[0] < 0xc2 || value < least[n] || value > 0x10ffff || surrogate ? 0 : n;
+}
+
+void shoal_text_clean(char *text)
+{
+    while (*text != '\0') {
+        size_t n = *text == '\n' ? 1 : character_nbytes((const unsigned char *)text);
+        if (n == 0) {
+            *text = *text == '\t' ? ' ' : '?';
+        }
+        text += n == 0 ? 1 : n;
+    }
 }
 
 shoal_text_t shoal_text_count(double value)

@@ -10,6 +10,12 @@ typedef struct {
     char s[48];
 } shoal_text_t;
 
+/*
+ * Makes a text from elsewhere fit to print: control characters except newlines, and bytes that are no UTF-8, become
+ * question marks, so that nothing moves a terminal's cursor or ends a page.
+ */
+void shoal_text_clean(char *text);
+
 shoal_text_t shoal_text_count(double value);             /* 33,792,000 */
 shoal_text_t shoal_text_fixed(double value, int digits); /* 991.38 */
 shoal_text_t shoal_text_percent(double fraction);        /* 98.1 % */
