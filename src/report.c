@@ -23,7 +23,7 @@ static const char help[] =
     "Usage: shoal report DIR\n"
     "Write DIR/report.html, DIR/report.md, DIR/report.csv and DIR/plots/*.svg for the study or the single run whose records\n"
     "are in DIR. Plots want gnuplot, which the environment variable GNUPLOT may name; without it the rest is written and\n"
-    "says so.\n"
+    "says so. A row whose records are missing or damaged is listed with what is wrong with them.\n"
     "\n"
     "Exit status: 0 written; 2 bad usage; 6 no records in DIR, or it cannot be written.\n";
 
@@ -31,6 +31,7 @@ static const char help[] =
 
 struct shoal_report_figures {
     char **file_svgs, **page_svgs; /* (shoal_nplots), NULL where a plot has nothing to show */
+    bool  *failed;                 /* (shoal_nplots): there was something to show, and it could not be drawn */
     bool   no_gnuplot;
 };
 
@@ -44,13 +45,15 @@ static void free_figures(shoal_report_figures_t *figures)
     }
     free(figures->file_svgs);
     free(figures->page_svgs);
+    free(figures->failed);
 }
 
 static shoal_status_t draw_figures(const shoal_report_t *report, shoal_report_figures_t *figures)
 {
     figures->file_svgs = calloc(shoal_nplots, sizeof(*figures->file_svgs));
     figures->page_svgs = calloc(shoal_nplots, sizeof(*figures->page_svgs));
-    if (figures->file_svgs == NULL || figures->page_svgs == NULL) {
+    figures->failed    = calloc(shoal_nplots, sizeof(*figures->failed));
+    if (figures->file_svgs == NULL || figures->page_svgs == NULL || figures->failed == NULL) {
         shoal_error("no memory for the plots");
         return SHOAL_ERR_NO_MEMORY;
     }
@@ -61,7 +64,7 @@ static shoal_status_t draw_figures(const shoal_report_t *report, shoal_report_fi
             figures->no_gnuplot = true;
             return SHOAL_OK;
         }
-        SHOAL_TRY(status);
+        figures->failed[i] = status != SHOAL_OK;
     }
     return SHOAL_OK;
 }
@@ -71,6 +74,9 @@ void shoal_report_add_figure(const shoal_report_figures_t *figures, const char *
     for (size_t i = 0; i < shoal_nplots; i++) {
         if (strcmp(shoal_plots[i].name, name) == 0 && figures->page_svgs[i] != NULL) {
             shoal_doc_figure(doc, name, shoal_plots[i].caption, figures->page_svgs[i]);
+        } else if (strcmp(shoal_plots[i].name, name) == 0 && figures->failed[i]) {
+            shoal_doc_note(doc, "The plot `%s` stood here, but could not be drawn: gnuplot refused its numbers. %s", name,
+                           shoal_plots[i].caption);
         }
     }
 }
@@ -112,9 +118,10 @@ static void compose(const shoal_report_t *report, const shoal_report_figures_t *
 
 /* ---- CSV ---- */
 
+/* As RFC 4180 says. A quote before what a spreadsheet would run as a formula makes it text. */
 static void print_csv_text(const char *text, FILE *file)
 {
-    fputc('"', file);
+    fputs(text[0] != '\0' && strchr("=+-@", text[0]) != NULL ? "\"'" : "\"", file);
     for (; *text != '\0'; text++) {
         fputs(*text == '"' ? "\"\"" : (const char[]){*text, '\0'}, file);
     }

@@ -10,7 +10,8 @@
 
 /*
  * Writes DIR/report.md, DIR/report.html, DIR/report.csv and DIR/plots/NAME.svg for the study or run in DIR. Without
- * gnuplot there are no plots, which the report says. SHOAL_ERR_DATA: no records in DIR, or it cannot be written.
+ * gnuplot there are no plots, which the report says; so it does of a plot that gnuplot refuses, and of a row whose records
+ * are damaged. SHOAL_ERR_DATA: no records in DIR, a damaged study.json, or the report cannot be written.
  */
 shoal_status_t shoal_report_write(const char *dir);
 

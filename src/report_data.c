@@ -6,10 +6,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "runtime/record.h"
+#include "src/report_damage.h"
 #include "src/report_json.h"
+#include "src/report_text.h"
+
+enum { WHY_NBYTES = 300 };
 
 /* ---- Reading ---- */
 
@@ -18,15 +23,33 @@ json_t *shoal_report_config(const json_t *run, const char *key)
     return json_object_get(json_object_get(json_object_get(run, "config"), key), "value");
 }
 
+/* Made fit to print; a character that the end cuts through becomes question marks too. */
 static void copy_text(const char *text, size_t nbytes, char *text_p)
 {
     snprintf(text_p, nbytes, "%s", text == NULL ? "" : text);
+    shoal_text_clean(text_p);
+}
+
+/* A row whose records cannot be believed: it has no speed, and says why; `dir` is where the file is, ended by a slash. */
+static void mark_damaged(shoal_report_row_t *row, const char *dir, const char *why)
+{
+    row->ok = false;
+    copy_text(SHOAL_DAMAGED, sizeof(row->verdict), row->verdict);
+    snprintf(row->detail, sizeof(row->detail), "%s%s", dir, why);
+    shoal_text_clean(row->detail);
+    shoal_warn("report: %s: %s", row->name, row->detail);
 }
 
 static size_t get_size(const json_t *json)
 {
     json_int_t value = json_integer_value(json);
     return value < 0 ? 0 : (size_t)value;
+}
+
+/* Names of shardings alone stand in labels, columns and the scripts of plots. */
+static void copy_shard(const char *name, char shard_p[8])
+{
+    snprintf(shard_p, 8, "%s", shoal_damage_is_shard(name) ? name : "?");
 }
 
 static void read_measures(shoal_report_row_t *row)
@@ -57,8 +80,25 @@ static void format_gate(const json_t *gate, size_t nbytes, char *text_p)
     }
 }
 
-static shoal_report_row_t row_of_study(const char *dir, const json_t *json)
+/* Only a row that ended well must have its records; what others left is shown where it can be read. */
+static void read_records(shoal_report_row_t *row, const char *dir)
 {
+    char path[PATH_MAX + 128], below[128], why_run[WHY_NBYTES], why[WHY_NBYTES];
+    snprintf(below, sizeof(below), "rows/%s/", row->name);
+    snprintf(path, sizeof(path), "%s/%s", dir, below);
+    row->run     = shoal_json_read(path, "run.json", sizeof(why_run), why_run);
+    row->summary = shoal_json_read(path, "summary.json", sizeof(why), why);
+    bool usable  = row->summary != NULL && shoal_damage_check_summary(row->summary, sizeof(why), why);
+    if (row->ok && !usable) {
+        mark_damaged(row, below, why);
+    } else if (row->ok && row->run == NULL) {
+        mark_damaged(row, below, why_run);
+    }
+}
+
+static shoal_report_row_t row_of_study(const char *dir, const json_t *json, size_t index)
+{
+    char               why[WHY_NBYTES];
     shoal_report_row_t row = {
         .nodes          = get_size(json_object_get(json, "nodes")),
         .ranks_per_node = get_size(json_object_get(json, "ranks_per_node")),
@@ -68,17 +108,19 @@ static shoal_report_row_t row_of_study(const char *dir, const json_t *json)
         .global         = get_size(json_object_get(json, "global")),
         .seed           = json_integer_value(json_object_get(json, "seed")),
     };
-    char path[PATH_MAX + 128];
     copy_text(shoal_json_text(json, "name"), sizeof(row.name), row.name);
-    copy_text(shoal_json_text(json, "shard"), sizeof(row.shard), row.shard);
+    copy_shard(shoal_json_text(json, "shard"), row.shard);
     copy_text(shoal_json_text(json, "verdict"), sizeof(row.verdict), row.verdict);
     copy_text(shoal_json_text(json, "detail"), sizeof(row.detail), row.detail);
     copy_text(shoal_json_text(json, "tail"), sizeof(row.tail), row.tail);
     format_gate(json_object_get(json, "gate"), sizeof(row.gate), row.gate);
     row.ok = strcmp(row.verdict, "ok") == 0;
-    snprintf(path, sizeof(path), "%s/rows/%s", dir, row.name);
-    row.run     = shoal_json_read(path, "run.json");
-    row.summary = shoal_json_read(path, "summary.json");
+    if (shoal_damage_check_entry(json, index, sizeof(why), why)) {
+        read_records(&row, dir);
+    } else {
+        snprintf(row.name, sizeof(row.name), "rows[%zu]", index); /* its own name may be anything */
+        mark_damaged(&row, "", why);
+    }
     return row;
 }
 
@@ -99,7 +141,7 @@ static shoal_report_row_t row_of_run(json_t *run, json_t *summary)
            .summary        = summary,
     };
     copy_text("run", sizeof(row.name), row.name);
-    copy_text(shoal_json_text(run, "mesh.shard"), sizeof(row.shard), row.shard);
+    copy_shard(shoal_json_text(run, "mesh.shard"), row.shard);
     copy_text(status == NULL ? "no summary" : status, sizeof(row.verdict), row.verdict);
     copy_text(shoal_json_text(summary, "message"), sizeof(row.detail), row.detail);
     copy_text("–", sizeof(row.gate), row.gate);
@@ -107,32 +149,53 @@ static shoal_report_row_t row_of_run(json_t *run, json_t *summary)
     return row;
 }
 
+/* The verdict "no summary" is left to a run that has none: it was killed, or still runs. */
+static void check_run(shoal_report_row_t *row, const char *dir, const char *why_run, const char *why_summary)
+{
+    char path[PATH_MAX + 16], why[WHY_NBYTES];
+    snprintf(path, sizeof(path), "%s/summary.json", dir);
+    if (row->run == NULL) {
+        mark_damaged(row, "", why_run);
+    } else if (row->summary == NULL && access(path, F_OK) == 0) {
+        mark_damaged(row, "", why_summary);
+    } else if (!shoal_damage_check_mesh(row->run, sizeof(why), why) ||
+               (row->ok && !shoal_damage_check_summary(row->summary, sizeof(why), why))) {
+        mark_damaged(row, "", why);
+    }
+}
+
 static shoal_status_t load_rows(shoal_report_t *report)
 {
     const json_t *rows = json_object_get(report->study, "rows");
+    if (!json_is_array(rows)) {
+        shoal_error("%s/study.json: it has no list of rows", report->dir);
+        return SHOAL_ERR_DATA;
+    }
     report->rows       = calloc(json_array_size(rows) + 1, sizeof(*report->rows));
     if (report->rows == NULL) {
         shoal_error("no memory for %zu rows", json_array_size(rows));
         return SHOAL_ERR_NO_MEMORY;
     }
     for (size_t i = 0; i < json_array_size(rows); i++) {
-        report->rows[report->nrows++] = row_of_study(report->dir, json_array_get(rows, i));
+        report->rows[report->nrows++] = row_of_study(report->dir, json_array_get(rows, i), i);
     }
     return SHOAL_OK;
 }
 
 static shoal_status_t load_run(shoal_report_t *report)
 {
-    json_t *run     = shoal_json_read(report->dir, "run.json");
-    json_t *summary = shoal_json_read(report->dir, "summary.json");
+    char    why_run[WHY_NBYTES], why_summary[WHY_NBYTES];
+    json_t *run     = shoal_json_read(report->dir, "run.json", sizeof(why_run), why_run);
+    json_t *summary = shoal_json_read(report->dir, "summary.json", sizeof(why_summary), why_summary);
     report->rows    = calloc(1, sizeof(*report->rows));
     if (report->rows == NULL || (run == NULL && summary == NULL)) {
-        shoal_error("%s holds neither a study (study.json) nor a run (run.json, summary.json)", report->dir);
+        shoal_error("%s holds neither a study (study.json) nor a run: %s; %s", report->dir, why_run, why_summary);
         json_decref(run);
         json_decref(summary);
         return SHOAL_ERR_DATA;
     }
     report->rows[report->nrows++] = row_of_run(run, summary);
+    check_run(&report->rows[0], report->dir, why_run, why_summary);
     return SHOAL_OK;
 }
 
@@ -213,9 +276,14 @@ static const char *unit_of(const shoal_report_t *report)
 
 shoal_status_t shoal_report_load(const char *dir, shoal_report_t *report_p)
 {
+    char path[PATH_MAX + 16], why[WHY_NBYTES];
     *report_p = (shoal_report_t){.unit = "rank"};
-    copy_text(dir, sizeof(report_p->dir), report_p->dir);
-    report_p->study        = shoal_json_read(dir, "study.json");
+    snprintf(report_p->dir, sizeof(report_p->dir), "%s", dir);
+    report_p->study        = shoal_json_read(dir, "study.json", sizeof(why), why);
+    if (report_p->study == NULL && snprintf(path, sizeof(path), "%s/study.json", dir) > 0 && access(path, F_OK) == 0) {
+        shoal_error("%s/%s", dir, why);
+        return SHOAL_ERR_DATA;
+    }
     const char *launcher   = shoal_json_text(report_p->study, "launcher");
     report_p->local        = launcher != NULL && strcmp(launcher, "local") == 0;
     SHOAL_TRY(report_p->study == NULL ? load_run(report_p) : load_rows(report_p));

@@ -5,6 +5,7 @@
  * then begins at the common base.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "src/report_json.h"
@@ -51,17 +52,17 @@ static bool leads_series(const shoal_report_t *report, size_t i, bool split)
 
 static void write_series_title(const shoal_report_t *report, const shoal_report_row_t *row, bool split, FILE *script)
 {
-    if (!report->many_shards && !report->many_locals && !split) {
-        fprintf(script, "measured");
-        return;
-    }
-    fprintf(script, "%s", report->many_shards ? row->shard : "");
+    char title[128] = "measured", batch[40] = "", nodes[48] = "";
     if (report->many_locals) {
-        fprintf(script, "%sbatch %zu", report->many_shards ? ", " : "", row->local);
+        snprintf(batch, sizeof(batch), "%sbatch %zu", report->many_shards ? ", " : "", row->local);
     }
     if (split) {
-        fprintf(script, "%s%zu per node", report->many_shards || report->many_locals ? ", " : "", row->ranks_per_node);
+        snprintf(nodes, sizeof(nodes), "%s%zu per node", report->many_shards || report->many_locals ? ", " : "", row->ranks_per_node);
     }
+    if (report->many_shards || report->many_locals || split) {
+        snprintf(title, sizeof(title), "%s%s%s", report->many_shards ? row->shard : "", batch, nodes);
+    }
+    shoal_plot_quote(title, script);
 }
 
 /* Speeds are plotted in a unit that leaves short numbers on the axis. */
@@ -132,10 +133,9 @@ static void plot_series(const shoal_report_t *report, int column, const char *id
         }
         fprintf(script, "%s$series%zu u 1:%d smooth unique w l lt %d lw 1.2 dt (8,6) t '%s', ", color == 1 ? "" : ", ", i,
                 column + 1, color, color == 1 ? ideal : "");
-        fprintf(script, "$series%zu u 1:%d smooth unique w l lt %d t '', $series%zu u 1:%d w p lt %d ps 0.8 t '", i, column,
+        fprintf(script, "$series%zu u 1:%d smooth unique w l lt %d t '', $series%zu u 1:%d w p lt %d ps 0.8 t ", i, column,
                 color, i, column, color);
         write_series_title(report, &report->rows[i], split, script);
-        fputc('\'', script);
         color++;
     }
     fputc('\n', script);
@@ -186,7 +186,9 @@ static size_t write_row_tics(const shoal_report_t *report, FILE *script)
     for (size_t i = 0; i < report->nrows; i++) {
         const shoal_report_row_t *row = &report->rows[i];
         if (row->ok) {
-            fprintf(script, "%s'%s' %zu", count == 0 ? "" : ", ", row->tick, count);
+            fputs(count == 0 ? "" : ", ", script);
+            shoal_plot_quote(row->tick, script);
+            fprintf(script, " %zu", count);
             longest = strlen(row->tick) > longest ? strlen(row->tick) : longest;
             count++;
         }
@@ -209,9 +211,12 @@ static bool write_per_rank(const shoal_report_t *report, FILE *script)
         const json_t *speeds = json_object_get(report->rows[i].summary, "tokens_per_s_per_rank");
         size_t        n      = json_array_size(speeds);
         for (size_t r = 0; report->rows[i].ok && r < n; r++) {
-            double spread = n == 1 ? 0 : 0.5 * ((double)r / (double)(n - 1) - 0.5);
-            fprintf(script, "%g %.9g\n", (double)place + spread, json_number_value(json_array_get(speeds, r)) / unit.scale);
-            npoints++;
+            const json_t *speed  = json_array_get(speeds, r);
+            double        spread = n == 1 ? 0 : 0.5 * ((double)r / (double)(n - 1) - 0.5);
+            if (json_is_number(speed)) {
+                fprintf(script, "%g %.9g\n", (double)place + spread, json_number_value(speed) / unit.scale);
+                npoints++;
+            }
         }
         place += report->rows[i].ok;
     }
@@ -308,8 +313,11 @@ static bool write_ranks(const shoal_report_t *report, FILE *script)
                                  shoal_json_number(rank, "exposed_reduce_ms"), shoal_json_number(rank, "data_ms")};
         write_parts((double)r, row->step_ms, known, script);
     }
-    fprintf(script, "EOD\nset xlabel 'rank (of %s)'\nset ylabel 'ms per step'\nset yrange [0:*]\nset xrange [-0.6:%g]\n",
-            row == NULL ? "" : row->label, (double)n - 0.4);
+    char label[160];
+    snprintf(label, sizeof(label), "rank (of %s)", row == NULL ? "" : row->label);
+    fputs("EOD\nset xlabel ", script);
+    shoal_plot_quote(label, script);
+    fprintf(script, "\nset ylabel 'ms per step'\nset yrange [0:*]\nset xrange [-0.6:%g]\n", (double)n - 0.4);
     fputs(n <= 32 ? "set xtics 1\n" : "set xtics auto\nset boxwidth 1\n", script);
     plot_stacked(parts, part_colors, NPARTS, script);
     return n > 1;

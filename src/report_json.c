@@ -7,7 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
+
 enum { PATH_NBYTES = 4096 };
+
+#define MAX_NBYTES ((size_t)4 << 30)
 
 json_t *shoal_json_at(const json_t *object, const char *path)
 {
@@ -39,17 +43,28 @@ const char *shoal_json_text(const json_t *object, const char *path)
     return json_string_value(shoal_json_at(object, path));
 }
 
-json_t *shoal_json_read(const char *dir, const char *name)
+json_t *shoal_json_read(const char *dir, const char *name, size_t nbytes, char *why_p)
 {
-    char path[PATH_NBYTES];
-    if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= PATH_NBYTES) {
-        return NULL;
+    char         path[PATH_NBYTES], *text = NULL;
+    const char  *why   = "the path is too long";
+    size_t       ntext = 0;
+    json_t      *value = NULL;
+    json_error_t error;
+    if (snprintf(path, sizeof(path), "%s/%s", dir, name) < PATH_NBYTES &&
+        shoal_file_read(path, SHOAL_FILE_REGULAR, MAX_NBYTES, &text, &ntext, &why) == SHOAL_OK) {
+        value = json_loadb(text, ntext, 0, &error);
+        why   = value == NULL ? error.text : "no JSON object";
     }
-    json_t *value = json_load_file(path, 0, NULL);
     if (!json_is_object(value)) {
+        char offset[40] = "";
+        if (text != NULL && value == NULL) {
+            snprintf(offset, sizeof(offset), "offset %d: ", error.position);
+        }
+        snprintf(why_p, why_p == NULL ? 0 : nbytes, "%s: %s%s", name, offset, ntext == 0 && text != NULL ? "empty" : why);
         json_decref(value);
-        return NULL;
+        value = NULL;
     }
+    free(text);
     return value;
 }
 
@@ -76,7 +91,9 @@ size_t shoal_json_read_losses(const char *dir, size_t n, double *losses_p)
     if (snprintf(path, sizeof(path), "%s/rank-00000.jsonl", dir) >= PATH_NBYTES) {
         return 0;
     }
-    FILE *file = fopen(path, "re");
+    const char *why;
+    int         fd   = shoal_file_open(path, SHOAL_FILE_REGULAR, &why);
+    FILE       *file = fd < 0 ? NULL : fdopen(fd, "r");
     if (file == NULL) {
         return 0;
     }

@@ -16,8 +16,11 @@ double shoal_json_number(const json_t *object, const char *path);
 /* A string, else NULL. Borrowed. */
 const char *shoal_json_text(const json_t *object, const char *path);
 
-/* Reads DIR/NAME; NULL if it is missing or no JSON object. A new reference. */
-json_t *shoal_json_read(const char *dir, const char *name);
+/*
+ * Reads DIR/NAME; a new reference. NULL if it is missing or no JSON object: why_p (nbytes, NULL if of no interest)
+ * then says "NAME: what is wrong", with the offset where that is known.
+ */
+json_t *shoal_json_read(const char *dir, const char *name, size_t nbytes, char *why_p);
 
 /*
  * The losses of steps 1, 2, ... of a run, from DIR/rank-00000.jsonl, as many as there are up to `n`. A loss that is no

@@ -10,21 +10,26 @@
 #include "src/report_plot.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "src/report_text.h"
 
 #ifndef SHOAL_GNUPLOT /* the path of the one that the build found */
 #define SHOAL_GNUPLOT "gnuplot"
 #endif
 
 extern char **environ;
+
+enum { PATIENCE_MS = 60000, NAP_MS = 2 };
 
 /* The line types: blue, orange, green, violet, red, teal; INK is rgb(1,2,3). */
 static const char settings[] =
@@ -69,13 +74,43 @@ static const char *gnuplot_program(void)
     return access(SHOAL_GNUPLOT, X_OK) == 0 ? SHOAL_GNUPLOT : "gnuplot";
 }
 
+/* Between single quotes gnuplot knows neither backslashes, commands between backquotes nor macros; a quote is doubled. */
+void shoal_plot_quote(const char *text, FILE *script)
+{
+    fputc('\'', script);
+    for (; *text != '\0'; text++) {
+        fputs(*text == '\'' ? "'" : "", script);
+        fputc((unsigned char)*text < 0x20 ? ' ' : *text, script);
+    }
+    fputc('\'', script);
+}
+
+/* The status of the process once it has ended; one that takes longer than PATIENCE_MS is killed. -1 with errno. */
+static int wait_for(pid_t pid)
+{
+    const struct timespec nap = {.tv_nsec = NAP_MS * 1000000L};
+    int                   wait_status;
+    for (int waited_ms = 0;; waited_ms += NAP_MS) {
+        pid_t ended = waitpid(pid, &wait_status, waited_ms < PATIENCE_MS ? WNOHANG : 0);
+        if (ended == pid) {
+            return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128;
+        }
+        if (ended < 0 && errno != EINTR) {
+            return -1;
+        }
+        if (waited_ms + NAP_MS >= PATIENCE_MS) {
+            kill(pid, SIGKILL);
+        }
+        nanosleep(&nap, NULL);
+    }
+}
+
 /* Returns gnuplot's exit status, or -1 with errno. */
 static int spawn_gnuplot(const int fds[3])
 {
     char *const argv[] = {(char[]){"gnuplot"}, (char[]){"-d"}, (char[]){"-"}, NULL}; /* -d: nobody's ~/.gnuplot */
     posix_spawn_file_actions_t actions;
     pid_t                      pid;
-    int                        wait_status;
     if (posix_spawn_file_actions_init(&actions) != 0) {
         return -1;
     }
@@ -85,10 +120,7 @@ static int spawn_gnuplot(const int fds[3])
     int error = posix_spawnp(&pid, gnuplot_program(), &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     errno = error;
-    if (error != 0 || waitpid(pid, &wait_status, 0) != pid) {
-        return -1;
-    }
-    return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128;
+    return error != 0 ? -1 : wait_for(pid);
 }
 
 static shoal_status_t run_gnuplot(const char *name, const int fds[3], char **svg_p)
@@ -100,7 +132,11 @@ static shoal_status_t run_gnuplot(const char *name, const int fds[3], char **svg
     char *words = read_all(fds[2]);
     char *svg   = read_all(fds[1]);
     if (exit_status != 0 || svg == NULL || strstr(svg, "</svg>") == NULL) {
-        shoal_error("gnuplot could not draw %s: %s", name, words == NULL || words[0] == '\0' ? strerror(errno) : words);
+        char why[512];
+        snprintf(why, sizeof(why), "%s",
+                 words != NULL && words[0] != '\0' ? words : exit_status < 0 ? strerror(errno) : "it was killed or drew nothing");
+        shoal_text_clean(why);
+        shoal_warn("report: plot %s is left out, gnuplot could not draw it: %s", name, why);
         free(words);
         free(svg);
         return SHOAL_ERR_INTERNAL;
@@ -115,14 +151,14 @@ static shoal_status_t write_script(const shoal_plot_t *plot, const shoal_report_
 {
     FILE *script = fdopen(dup(fd), "w");
     if (script == NULL) {
-        shoal_error("plot %s: %s", plot->name, strerror(errno));
+        shoal_warn("report: plot %s is left out: %s", plot->name, strerror(errno));
         return SHOAL_ERR_INTERNAL;
     }
     fputs(settings, script);
     *empty_p    = !plot->write(report, script);
     bool failed = ferror(script) != 0;
     if (fclose(script) != 0 || failed || lseek(fd, 0, SEEK_SET) != 0) {
-        shoal_error("plot %s: %s", plot->name, strerror(errno));
+        shoal_warn("report: plot %s is left out: %s", plot->name, strerror(errno));
         return SHOAL_ERR_INTERNAL;
     }
     return SHOAL_OK;
@@ -194,7 +230,7 @@ shoal_status_t shoal_plot_draw(const shoal_plot_t *plot, const shoal_report_t *r
         status = fds[i] < 0 ? SHOAL_ERR_INTERNAL : status;
     }
     if (status != SHOAL_OK) {
-        shoal_error("plot %s: %s", plot->name, strerror(errno));
+        shoal_warn("report: plot %s is left out: %s", plot->name, strerror(errno));
     } else {
         status = write_script(plot, report, fds[0], &empty);
     }

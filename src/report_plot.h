@@ -26,8 +26,12 @@ extern const size_t       shoal_nplots;
 /*
  * Draws a plot. *file_svg_p is for a file of its own (black on white), *page_svg_p to stand in a page (colours of the
  * page's text; ids unique by the plot's name); both are the caller's to free, and NULL if the report has nothing for
- * the plot. A script that gnuplot rejects is SHOAL_ERR_INTERNAL, logged with gnuplot's words.
+ * the plot. A script that gnuplot rejects, or takes too long for, is SHOAL_ERR_INTERNAL, logged as a warning with gnuplot's
+ * words: the report stands without the plot.
  */
 shoal_status_t shoal_plot_draw(const shoal_plot_t *plot, const shoal_report_t *report, char **file_svg_p, char **page_svg_p);
+
+/* Writes a text as a string of a script; every text that is not a constant passes here. gnuplot finds no command in it. */
+void shoal_plot_quote(const char *text, FILE *script);
 
 #endif

@@ -275,8 +275,9 @@ static void add_slowest_row(const shoal_report_row_t *row, shoal_doc_t *doc)
     double                 min = NAN, max = NAN;
     const json_t          *speeds = json_object_get(row->summary, "tokens_per_s_per_rank");
     for (size_t r = 0; r < json_array_size(speeds); r++) {
-        min = fmin(min, json_number_value(json_array_get(speeds, r)));
-        max = fmax(max, json_number_value(json_array_get(speeds, r)));
+        const json_t *speed = json_array_get(speeds, r);
+        min = json_is_number(speed) ? fmin(min, json_number_value(speed)) : min;
+        max = json_is_number(speed) ? fmax(max, json_number_value(speed)) : max;
     }
     add_label(row, doc);
     shoal_doc_cell(doc, "%s", shoal_text_count(min).s);

@@ -23,7 +23,7 @@ static double tokens_per_s(const shoal_study_t *study, const shoal_study_row_t *
     if (shoal_study_run_dir(study, row->name, false, dir) != SHOAL_OK) {
         return NAN;
     }
-    json_t *summary = shoal_json_read(dir, "summary.json");
+    json_t *summary = shoal_json_read(dir, "summary.json", 0, NULL);
     double  value   = shoal_json_number(summary, "tokens_per_s.median");
     json_decref(summary);
     return value;

@@ -173,7 +173,7 @@ static void judge(const shoal_study_run_t *run, const char *log)
 {
     shoal_study_row_t *row     = run->row;
     const shoal_job_t *job     = &run->job;
-    json_t            *summary = shoal_json_read(run->dir, "summary.json");
+    json_t            *summary = shoal_json_read(run->dir, "summary.json", 0, NULL);
     const char        *said    = shoal_json_text(summary, "status");
     shoal_evidence_t   evidence = {
           .wait_status  = job->wait_status,

@@ -190,7 +190,7 @@ static shoal_study_row_t row_from_json(const json_t *json)
     return row;
 }
 
-/* Rows of the grid take over how they ended; others are kept at the end. */
+/* Rows of the grid take over how they ended, and nothing else of the file; others are kept at the end. */
 static shoal_status_t merge(const json_t *array, shoal_study_row_t **rows_p, size_t *n_p)
 {
     size_t  i;
@@ -201,8 +201,11 @@ static shoal_status_t merge(const json_t *array, shoal_study_row_t **rows_p, siz
         if (row == NULL) {
             SHOAL_TRY(shoal_study_append(rows_p, n_p, &old));
         } else {
-            old.in_grid = true;
-            *row        = old;
+            row->verdict   = old.verdict;
+            row->exit_code = old.exit_code;
+            row->gate      = old.gate;
+            memcpy(row->detail, old.detail, sizeof(row->detail));
+            memcpy(row->tail, old.tail, sizeof(row->tail));
         }
     }
     return SHOAL_OK;
@@ -216,9 +219,10 @@ shoal_status_t shoal_study_load(shoal_study_t *study)
     if (snprintf(path, sizeof(path), "%s/study.json", study->dir) >= PATH_MAX || access(path, F_OK) != 0) {
         return SHOAL_OK;
     }
-    json_t *json = shoal_json_read(study->dir, "study.json");
+    char    why[256] = "study.json: it has no list of rows";
+    json_t *json     = shoal_json_read(study->dir, "study.json", sizeof(why), why);
     if (json == NULL || !json_is_array(json_object_get(json, "rows"))) {
-        shoal_error("%s is damaged or not from a study; move it away to begin anew", path);
+        shoal_error("%s is damaged or not from a study; move it away to begin anew (%s)", path, why);
         json_decref(json);
         return SHOAL_ERR_DATA;
     }
