@@ -10,16 +10,35 @@
 static char log_prefix[128] = "shoal: ";
 static int  log_rank        = -1;
 
+enum { NLEVELS = 4 };
+
+/* The level that SHOAL_LOG names; NLEVELS: none of that name. Nothing set, and an empty value, are -1. */
+static int asked_level(void)
+{
+    static const char *const names[NLEVELS] = {"error", "warn", "info", "trace"};
+    const char              *asked          = getenv("SHOAL_LOG");
+    int                      level          = 0;
+    if (asked == NULL || asked[0] == '\0') {
+        return -1;
+    }
+    while (level < NLEVELS && strcmp(asked, names[level]) != 0) {
+        level++;
+    }
+    return level;
+}
+
 static shoal_log_level_t log_threshold(void)
 {
-    static const char *const names[] = {"error", "warn", "info", "trace"};
-    const char              *asked   = getenv("SHOAL_LOG");
-    for (int i = 0; asked != NULL && i < 4; i++) {
-        if (strcmp(asked, names[i]) == 0) {
-            return (shoal_log_level_t)i;
-        }
+    int level = asked_level();
+    if (level >= 0 && level < NLEVELS) {
+        return (shoal_log_level_t)level;
     }
     return log_rank <= 0 ? SHOAL_LOG_INFO : SHOAL_LOG_WARN;
+}
+
+const char *shoal_log_expects(void)
+{
+    return asked_level() == NLEVELS ? "error, warn, info, trace" : NULL;
 }
 
 void shoal_log_set_rank(int rank, const char *host)

@@ -19,6 +19,9 @@ typedef enum { SHOAL_LOG_ERROR, SHOAL_LOG_WARN, SHOAL_LOG_INFO, SHOAL_LOG_TRACE 
 /* Names the rank and host in every later line of this process. Before the call lines carry no rank. */
 void shoal_log_set_rank(int rank, const char *host);
 
+/* NULL, or what SHOAL_LOG must be one of, if it is set and is not; the default then holds. */
+const char *shoal_log_expects(void);
+
 void shoal_log(shoal_log_level_t level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define shoal_error(...) shoal_log(SHOAL_LOG_ERROR, __VA_ARGS__)

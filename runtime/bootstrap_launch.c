@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/output.h"
 #include "base/time.h"
 #include "runtime/bootstrap_backend.h"
 #include "runtime/bootstrap_local.h"
@@ -289,7 +290,7 @@ static _Noreturn void run_rank(launch_t *job, int rank, int fd, pid_t launcher, 
     free(job->ranks);
     free(job->polls);
     shoal_local_become_rank(fd, rank, size);
-    exit(rank_main(argument));
+    exit(shoal_output_finish(rank_main(argument)));
 }
 
 static shoal_status_t fork_ranks(launch_t *job, int (*rank_main)(void *), void *argument)

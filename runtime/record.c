@@ -217,6 +217,42 @@ shoal_status_t shoal_record_write(const char *dir, const char *name, const void 
     return SHOAL_OK;
 }
 
+/* How many bytes the character has that begins here; 0: they are no UTF-8. jansson is the judge of that. */
+static size_t character_nbytes(const char *text)
+{
+    size_t n = strnlen(text, 4);
+    for (size_t i = 1; i <= n; i++) {
+        json_t *character = json_stringn(text, i);
+        if (character != NULL) {
+            json_decref(character);
+            return i;
+        }
+    }
+    return 0;
+}
+
+json_t *shoal_record_text(const char *text)
+{
+    json_t *json    = json_string(text);
+    char   *escaped = json == NULL ? malloc(4 * strlen(text) + 1) : NULL;
+    size_t  used    = 0;
+    if (escaped == NULL) {
+        return json;
+    }
+    while (*text != '\0') {
+        size_t n = character_nbytes(text);
+        if (n == 0) {
+            used += (size_t)sprintf(escaped + used, "\\x%02x", (unsigned char)*text);
+        }
+        memcpy(escaped + used, text, n);
+        used += n;
+        text += n == 0 ? 1 : n;
+    }
+    json = json_stringn(escaped, used);
+    free(escaped);
+    return json;
+}
+
 shoal_status_t shoal_record_json(const char *dir, const char *name, const json_t *value)
 {
     char *text = json_dumps(value, JSON_INDENT(1) | JSON_PRESERVE_ORDER);

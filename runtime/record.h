@@ -39,6 +39,12 @@ shoal_status_t shoal_record_open(const char *dir, int rank, shoal_record_t **rec
 shoal_status_t shoal_record_step(shoal_record_t *record, const shoal_step_record_t *step);
 void           shoal_record_close(shoal_record_t *record);
 
+/*
+ * A JSON string of any bytes, such as a path: those that are no UTF-8, which JSON cannot hold, are written as \xNN.
+ * A new reference; NULL without memory.
+ */
+json_t *shoal_record_text(const char *text);
+
 /* Writes DIR/NAME whole or not at all. `value` stays the caller's. */
 shoal_status_t shoal_record_json(const char *dir, const char *name, const json_t *value);
 /* The same for bytes that are no JSON: logs, reports, plots. */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The time left is taken from a running mean of the step time with a memory of some twenty steps: long enough not to
- * flicker, short enough to follow a node that slows down. Errors of writing are ignored: a closed terminal ends no
- * training.
+ * flicker, short enough to follow a node that slows down. Errors of writing are told once, and at the end: a closed
+ * terminal ends no training.
  */
 #include "src/live.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -27,6 +28,7 @@ struct shoal_live {
     int64_t           shown_ns; /* when the last line was written, 0 before the first */
     double            mean_ms;
     shoal_live_step_t last;
+    int               lost_errno; /* of the first line that could not be written; 0: none */
 };
 
 static bool is_terminal(int fd)
@@ -108,10 +110,13 @@ void shoal_live_format(const shoal_live_step_t *step, double mean_ms, size_t nby
 
 /* ---- Drawing ---- */
 
-static void put(const shoal_live_t *live, const char *text)
+/* Nobody reads any more where the reader of a pipe has left, and that is its choice: only what else fails is an error. */
+static void put(shoal_live_t *live, const char *text)
 {
-    ssize_t ignored = write(live->fd, text, strlen(text));
-    (void)ignored;
+    if (write(live->fd, text, strlen(text)) < 0 && live->lost_errno == 0) {
+        live->lost_errno = errno;
+        shoal_warn("standard output: %s; the run goes on, and its records are whole", strerror(errno));
+    }
 }
 
 /* Columns of the terminal, less one: some terminals wrap as soon as the last column is filled. */
@@ -163,14 +168,16 @@ void shoal_live_clear(shoal_live_t *live)
     }
 }
 
-void shoal_live_destroy(shoal_live_t *live)
+shoal_status_t shoal_live_destroy(shoal_live_t *live)
 {
     if (live == NULL) {
-        return;
+        return SHOAL_OK;
     }
     if (live->terminal && live->last.step > 0) {
         show(live);
         put(live, "\n");
     }
+    bool lost = live->lost_errno != 0 && live->lost_errno != EPIPE;
     free(live);
+    return lost ? SHOAL_ERR_DATA : SHOAL_OK;
 }

@@ -29,8 +29,11 @@ shoal_status_t shoal_live_create(int fd, shoal_live_t **live_p);
 void           shoal_live_step(shoal_live_t *live, const shoal_live_step_t *step);
 /* Takes the line off the terminal, for a log line to stand in its place; the next step draws it again. */
 void shoal_live_clear(shoal_live_t *live);
-/* Leaves the last step on the screen, under a finished line. NULL is allowed. */
-void shoal_live_destroy(shoal_live_t *live);
+/*
+ * Leaves the last step on the screen, under a finished line. NULL is allowed. SHOAL_ERR_DATA: a line could not be written,
+ * which was logged when it happened; a pipe whose reader has left is no error.
+ */
+shoal_status_t shoal_live_destroy(shoal_live_t *live);
 
 /* The pure parts. */
 

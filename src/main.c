@@ -4,7 +4,6 @@
  * SHOAL_* variables that nothing reads, and a standard output that could not be written, which must not look like success.
  */
 #define _GNU_SOURCE /* environ */
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/output.h"
 #include "base/status.h"
 #include "src/commands.h"
 #include "src/nearest.h"
@@ -43,7 +43,7 @@ static void print_help(void)
            "      --help     print this help, or that of a command, and exit\n"
            "      --version  print the version and exit\n"
            "\nExit status: 0 done; 2 bad usage or configuration; 3 the plan does not fit; 4 out of memory; 5 a peer is lost or\n"
-           "hangs; 6 bad data, record or checkpoint; 75 stopped on request, run again to continue; 1 anything else.\n"
+           "hangs; 6 bad data, record or checkpoint, or output that was lost; 75 stopped on request, run again to continue; 1 anything else.\n"
            "\nEnvironment: SHOAL_LOG=error|warn|info|trace sets how much is logged on standard error.\n");
 }
 
@@ -97,15 +97,14 @@ static void warn_unread_variables(void)
     }
 }
 
-/* Output that was lost, on a full disk say, is an error even where the command went well. */
-static int flush_output(int exit_code)
+/* Every rank refuses a level that there is not; the first says so. */
+static bool check_log_level(void)
 {
-    bool lost = fflush(stdout) != 0 || ferror(stdout);
-    if (lost && exit_code == 0) {
-        shoal_error("standard output: %s", strerror(errno));
-        return shoal_status_exit_code(SHOAL_ERR_DATA);
+    const char *expects = shoal_log_expects();
+    if (expects != NULL && is_first_rank()) {
+        shoal_error("SHOAL_LOG=%s: expects one of %s", getenv("SHOAL_LOG"), expects);
     }
-    return exit_code;
+    return expects == NULL;
 }
 
 static int dispatch(int argc, char **argv)
@@ -115,7 +114,7 @@ static int dispatch(int argc, char **argv)
             if (is_first_rank()) {
                 warn_unread_variables();
             }
-            return commands[i].run(argc, argv);
+            return check_log_level() ? commands[i].run(argc, argv) : shoal_status_exit_code(SHOAL_ERR_CONFIG);
         }
     }
     return refuse_command(argv[0]);
@@ -129,11 +128,11 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("shoal %s\n", PACKAGE_VERSION);
-        return flush_output(0);
+        return shoal_output_finish(0);
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_help();
-        return flush_output(0);
+        return shoal_output_finish(0);
     }
-    return flush_output(dispatch(argc - 1, argv + 1));
+    return shoal_output_finish(dispatch(argc - 1, argv + 1));
 }

@@ -311,6 +311,7 @@ static shoal_status_t run_session(session_t *session, int argc, char **argv)
 int shoal_cmd_study(int argc, char **argv)
 {
     session_t      session = {.lock_fd = -1};
+    signal(SIGPIPE, SIG_IGN); /* who reads the lines of rows may leave; the study goes on */
     shoal_study_t *study   = &session.study;
     study->srun_args       = calloc((size_t)argc + 1, sizeof(*study->srun_args)); /* at most every word */
     shoal_status_t status  = study->srun_args == NULL ? SHOAL_ERR_NO_MEMORY : run_session(&session, argc, argv);

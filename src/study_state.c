@@ -99,22 +99,6 @@ static json_t *gate_to_json(const shoal_gate_t *gate)
     return json;
 }
 
-/* Logs may hold any bytes, JSON only UTF-8: what is none becomes question marks. */
-static json_t *text_to_json(const char *text)
-{
-    json_t *json = json_string(text);
-    if (json != NULL) {
-        return json;
-    }
-    char *ascii = strdup(text);
-    for (char *c = ascii; c != NULL && *c != '\0'; c++) {
-        *c = (unsigned char)*c < 0x80 ? *c : '?';
-    }
-    json = json_string(ascii == NULL ? "" : ascii);
-    free(ascii);
-    return json;
-}
-
 static json_t *row_to_json(const shoal_study_row_t *row)
 {
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:i, s:o, s:o, s:o}",
@@ -129,8 +113,8 @@ static json_t *row_to_json(const shoal_study_row_t *row)
                      "shard", shoal_shard_name(row->shard),
                      "verdict", shoal_verdict_name(row->verdict),
                      "exit_code", row->exit_code,
-                     "detail", text_to_json(row->detail),
-                     "tail", text_to_json(row->tail),
+                     "detail", shoal_record_text(row->detail),
+                     "tail", shoal_record_text(row->tail),
                      "gate", gate_to_json(&row->gate));
 }
 
@@ -251,7 +235,7 @@ static json_t *rows_to_json(const shoal_study_row_t *rows, size_t n)
 static void set_text(json_t *json, const char *key, const char *text)
 {
     if (text != NULL) {
-        json_object_set_new(json, key, text_to_json(text));
+        json_object_set_new(json, key, shoal_record_text(text));
     }
 }
 

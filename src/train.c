@@ -230,14 +230,14 @@ static shoal_status_t summarize(run_t *run, shoal_status_t status)
     outcome->config          = run->config;
     outcome->status          = status;
     outcome->warmup          = warmup < outcome->nsteps ? warmup : outcome->nsteps > 0 ? outcome->nsteps - 1 : 0;
-    shoal_live_destroy(run->live);
-    run->live = NULL;
+    shoal_status_t shown     = shoal_live_destroy(run->live);
+    run->live                = NULL;
     SHOAL_TRY(shoal_summary_write(outcome));
     if (status == SHOAL_ERR_STOPPED && run->trainer.peers.rank == 0) {
         shoal_warn("stopped on request after step %zu of %zu; this version has no checkpoints, so the next run starts over", outcome->nsteps,
                    run->spec->run.steps);
     }
-    return status;
+    return status == SHOAL_OK ? shown : status; /* the run is whole, and its records say so, but who looked on missed some of it */
 }
 
 static shoal_status_t execute(run_t *run, const arguments_t *arguments)
@@ -251,14 +251,14 @@ static shoal_status_t execute(run_t *run, const arguments_t *arguments)
         return summarize(run, status);
     }
     /* Peers may be inside a collective: an orderly end is no longer possible, a quick one is. */
-    shoal_live_destroy(run->live);
+    (void)shoal_live_destroy(run->live);
     run->bootstrap->ops->abort(run->bootstrap, shoal_status_exit_code(status), shoal_status_string(status));
     _exit(shoal_status_exit_code(status));
 }
 
 static void tear_down(run_t *run)
 {
-    shoal_live_destroy(run->live);
+    (void)shoal_live_destroy(run->live);
     shoal_record_close(run->record);
     shoal_trainer_destroy(&run->trainer);
     free(run->outcome.steps);
@@ -295,7 +295,8 @@ static void print_usage(FILE *to)
           "  -n RANKS   ranks to start on this host\n"
           "  --help     print this help and exit\n\n"
           "Records go to run.dir: rank-NNNNN.jsonl, run.json, summary.json and, with run.trace_step, trace-NNNNN.json\n"
-          "for ui.perfetto.dev. SIGUSR1 and SIGTERM end the run after the step under way, with exit status 75.\n",
+          "for ui.perfetto.dev. SIGUSR1 and SIGTERM end the run after the step under way, with exit status 75. A progress line\n"
+          "that cannot be written ends nothing; the exit status is 6 at the end, unless the reader of a pipe has left.\n",
           to);
 }
 
@@ -329,6 +330,7 @@ static int parse(int argc, char **argv, arguments_t *arguments_p, int *nranks_p)
 
 int shoal_cmd_train(int argc, char **argv)
 {
+    signal(SIGPIPE, SIG_IGN); /* a reader of the progress lines may leave; the run goes on */
     arguments_t arguments;
     shoal_start_begin();
     int nranks = 0, parsed = parse(argc, argv, &arguments, &nranks);

@@ -79,11 +79,43 @@ if [ -w /dev/full ]; then
     got=0
     "$shoal" info --keys >/dev/full 2>err || got=$?
     said 'standard output' || fail "a full standard output gives $got: $(cat err)"
+    # Each command whose output is its result, and the lines of a run, which is whole all the same.
+    for words in --version --help 'plan @' 'plan --json @' 'info @' 'data info bench.train.bin' 'data tokenize -o full text' \
+        'bench ops --steps 1 --warmup 0 @' 'bench collectives -n 2 --max 64K' 'report full-run'; do
+        got=0
+        case $words in
+            report*) "$shoal" train "$@" run.steps=2 run.dir=full-run >/dev/full 2>err || got=$?
+                said 'standard output: No space' || fail "train >/dev/full gives $got: $(cat err)"
+                grep -q '"status": "ok"' full-run/summary.json || fail 'a full standard output cost a run its records'
+                got=0 ;;
+        esac
+        # shellcheck disable=SC2086 # Words, and the configuration in place of @.
+        case $words in
+            *@) "$shoal" ${words%@} "$@" >/dev/full 2>err || got=$? ;;
+            *) "$shoal" $words >/dev/full 2>err || got=$? ;;
+        esac
+        said 'standard output' || fail "shoal $words >/dev/full gives $got: $(cat err)"
+    done
 fi
+# A reader that leaves: information ends without a word, a run goes on to its end.
+("$shoal" info --keys 2>err || echo $? >code) | head -n 1 >out
+[ ! -s err ] || fail "info --keys | head says $(cat err)"
+("$shoal" train "$@" run.steps=200 run.dir=left 2>err; echo $? >code) | head -n 1 >out
+[ "$(cat code)" = 0 ] || fail "train | head ends with $(cat code): $(cat err)"
+grep -q '"steps": 200' left/summary.json || fail 'train | head did not run to its end'
 SHOAL_LGO=trace "$shoal" info --keys 2>err >out
 grep -q 'SHOAL_LGO' err || fail 'no warning about a variable that nothing reads'
 SHOAL_LOG=warn "$shoal" info --keys 2>err >out
 if grep -q 'SHOAL_LOG' err; then fail 'a warning about a variable that is read'; fi
+
+expect_log() { SHOAL_LOG=$1 expect "$2" "$3" info --keys; }
+expect_log bogus 2 'SHOAL_LOG=bogus: expects one of error, warn, info, trace'
+expect_log '' 0 ''
+
+# A path that is no UTF-8 is in the record, byte by byte.
+odd=$(printf 'odd\377')
+expect 0 '' train "$@" run.steps=1 run.dir="$odd"
+grep -qF '"odd\\xff"' "$odd/run.json" || fail "a run.dir that is no UTF-8 is not in run.json: $(grep -A1 run.dir "$odd/run.json")"
 
 # Configuration: through info, which reads it as every command does.
 printf 'model = { heads = 4; };\nrun = {\n step = 5; };\n' >key.conf

@@ -198,6 +198,26 @@ static void test_full_disk(void **state)
     assert_int_equal(umount("tiny"), 0);
 }
 
+static void test_text(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes, *text;
+    } cases[] = {
+        {"", ""},
+        {"plain \\ \n", "plain \\ \n"},
+        {"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f"},
+        {"gr\xfc\xdf", "gr\\xfc\\xdf"},
+        {"\xc3\xbc\xff\xf0\x9f\x90\x9f\xc3", "\xc3\xbc\\xff\xf0\x9f\x90\x9f\\xc3"},
+        {"\xed\xa0\x80", "\\xed\\xa0\\x80"}, /* half of a UTF-16 pair */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        json_t *json = shoal_record_text(cases[i].bytes);
+        assert_string_equal(json_string_value(json), cases[i].text);
+        json_decref(json);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -208,6 +228,7 @@ int main(void)
         cmocka_unit_test(test_unwritable_directory),
         cmocka_unit_test(test_full_device),
         cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests(tests, enter_directory, leave_directory);
 }
