@@ -3,6 +3,8 @@
 #
 # What shoal needs of Debian 12 or a relative, and how to get it; sourced by check and demo, and read by packagers.
 #   need_packages PACKAGE...    installs those that are missing, or says how to and returns 1
+#   find_sources DIRECTORY      sets `sources` to a tree that can be configured from elsewhere
+#   generate_configure          runs autogen.sh in the current directory where that is needed
 
 # shellcheck disable=SC2034 # The lists are for those who source this.
 build_packages="gcc libc6-dev make autoconf automake pkgconf libconfig-dev libjansson-dev libxxhash-dev
@@ -67,4 +69,34 @@ generate_configure() { # in the current directory
             ./autogen.sh
         fi
     ) 9<.
+}
+
+# Copies the present tree without the builds below it, and cleans the copy of the build that is in it.
+copy_sources() { # DIRECTORY
+    local exclude=(--exclude=./.git --exclude=./runs --exclude=./build-check --exclude=./build-demo) status
+    for status in */config.status; do
+        [[ ! -e $status ]] || exclude+=("--exclude=./${status%/*}")
+    done
+    rm -rf -- "$1"
+    mkdir -p "$1"
+    tar -c "${exclude[@]}" . | tar -x -C "$1"
+    if [[ -e Makefile ]]; then
+        make -C "$1" distclean >/dev/null 2>&1
+    else
+        rm -f "$1"/config.{status,log,h} # configure stopped half way
+    fi
+    [[ ! -e $1/config.status ]] || {
+        echo "the copy in $1 cannot be cleaned; run 'make distclean' in this tree and try again" >&2
+        return 1
+    }
+}
+
+# A tree that somebody has configured in place cannot be configured from another directory, whose build would find its
+# objects besides. That build is theirs to keep, so a clean copy in DIRECTORY is built from; else the tree itself is.
+find_sources() { # DIRECTORY
+    sources=$PWD
+    [[ -e config.status ]] || return 0
+    echo "This tree is configured in place; building from a copy of its sources in $1"
+    copy_sources "$1" || return 1
+    sources=$(cd -- "$1" && pwd)
 }
