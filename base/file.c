@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * O_NONBLOCK keeps open(2) from waiting, and is taken back afterwards, so that reads wait as usual. A read from a
- * stream comes after poll(2), which a signal ends even where its handler asked for system calls to be restarted.
+ * O_NONBLOCK keeps open(2) from waiting, and is taken back afterwards, so that reads wait as usual.
+ * A read from a stream comes after poll(2), which a signal ends even where its handler asked for
+ * system calls to be restarted.
  */
 #include "base/file.h"
 
@@ -35,7 +36,10 @@ static bool is_allowed(mode_t mode, shoal_file_kind_t kind)
 int shoal_file_open(const char *path, shoal_file_kind_t kind, const char **why_p)
 {
     struct stat info;
-    /* Looked at before it is opened: to open a device may do something, and a socket cannot be opened at all. */
+    /*
+     * Looked at before it is opened: to open a device may do something, and a socket cannot be
+     * opened at all.
+     */
     if (stat(path, &info) != 0) {
         *why_p = strerror(errno);
         return -1;
@@ -64,8 +68,12 @@ ssize_t shoal_file_read_some(int fd, void *bytes_p, size_t nbytes)
     return poll(&ready, 1, -1) < 0 ? -1 : read(fd, bytes_p, nbytes);
 }
 
-/* Doubles the space as it fills. One byte more than allowed is asked for: if it comes, the file is too large. */
-static shoal_status_t read_all(int fd, size_t max_nbytes, char **bytes_p, size_t *nbytes_p, const char **why_p)
+/*
+ * Doubles the space as it fills. One byte more than allowed is asked for: if it comes, the file is
+ * too large.
+ */
+static shoal_status_t read_all(int fd, size_t max_nbytes, char **bytes_p, size_t *nbytes_p,
+                               const char **why_p)
 {
     size_t  capacity = 0;
     ssize_t n        = 1;
@@ -89,8 +97,8 @@ static shoal_status_t read_all(int fd, size_t max_nbytes, char **bytes_p, size_t
     return n == 0 ? SHOAL_OK : errno == EINTR ? SHOAL_ERR_STOPPED : SHOAL_ERR_DATA;
 }
 
-shoal_status_t shoal_file_read(const char *path, shoal_file_kind_t kind, size_t max_nbytes, char **bytes_p,
-                               size_t *nbytes_p, const char **why_p)
+shoal_status_t shoal_file_read(const char *path, shoal_file_kind_t kind, size_t max_nbytes,
+                               char **bytes_p, size_t *nbytes_p, const char **why_p)
 {
     char  *bytes  = NULL;
     size_t nbytes = 0;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Opening files to read, without the surprises of open(2): a FIFO that nobody writes to, a device or a socket
- * must not stop a process that has signals to obey. Nothing here logs; a failure is described by a constant
- * string, or one that lives until the next call of strerror(), for the caller's message.
+ * Opening files to read, without the surprises of open(2): a FIFO that nobody writes to, a device
+ * or a socket must not stop a process that has signals to obey. Nothing here logs; a failure is
+ * described by a constant string, or one that lives until the next call of strerror(), for the
+ * caller's message.
  */
 #ifndef SHOAL_BASE_FILE_H
 #define SHOAL_BASE_FILE_H
@@ -12,24 +13,31 @@
 
 #include "base/status.h"
 
-/* What a path may name: a regular file alone, or also what bytes stream from (a pipe, a terminal, a device). */
+/*
+ * What a path may name: a regular file alone, or also what bytes stream from (a pipe, a terminal, a
+ * device).
+ */
 typedef enum { SHOAL_FILE_REGULAR, SHOAL_FILE_STREAM } shoal_file_kind_t;
 
-/* Opens `path` at once, whatever it names; the descriptor is closed by exec. -1: *why_p says why not. */
+/*
+ * Opens `path` at once, whatever it names; the descriptor is closed by exec. -1: *why_p says why
+ * not.
+ */
 int shoal_file_open(const char *path, shoal_file_kind_t kind, const char **why_p);
 
 /*
- * read(2) once there is something to read, which for a pipe means a writer too. -1 with errno; EINTR: a signal
- * with a handler came first, even where the handler asked for system calls to be restarted.
+ * read(2) once there is something to read, which for a pipe means a writer too. -1 with errno;
+ * EINTR: a signal with a handler came first, even where the handler asked for system calls to be
+ * restarted.
  */
 ssize_t shoal_file_read_some(int fd, void *bytes_p, size_t nbytes);
 
 /*
- * Reads all of `path`, at most max_nbytes, into memory that the caller frees; a NUL stands behind the last byte.
- * Waits for the writer of a stream until a signal with a handler comes, which is SHOAL_ERR_STOPPED. Any
- * failure is described in *why_p.
+ * Reads all of `path`, at most max_nbytes, into memory that the caller frees; a NUL stands behind
+ * the last byte. Waits for the writer of a stream until a signal with a handler comes, which is
+ * SHOAL_ERR_STOPPED. Any failure is described in *why_p.
  */
-shoal_status_t shoal_file_read(const char *path, shoal_file_kind_t kind, size_t max_nbytes, char **bytes_p,
-                               size_t *nbytes_p, const char **why_p);
+shoal_status_t shoal_file_read(const char *path, shoal_file_kind_t kind, size_t max_nbytes,
+                               char **bytes_p, size_t *nbytes_p, const char **why_p);
 
 #endif

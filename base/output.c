@@ -15,7 +15,8 @@ int shoal_output_finish(int exit_code)
     errno         = 0;
     bool lost     = fflush(stdout) != 0 || had_lost;
     if (lost && exit_code == 0) {
-        shoal_error("standard output: %s", errno != 0 ? strerror(errno) : "some of it could not be written");
+        shoal_error("standard output: %s",
+                    errno != 0 ? strerror(errno) : "some of it could not be written");
         return shoal_status_exit_code(SHOAL_ERR_DATA);
     }
     return exit_code;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Reading a configuration: defaults first, then the file (config_source.c makes its text ready for libconfig), then the words of
- * the command line, each value through the same checks (config_value.c) against the same table (config_keys.c). Each value remembers where it came from, which is what errors, records
- * and `shoal info` then show. What depends on other values or on the number of ranks is left to config_resolve.c.
+ * Reading a configuration: defaults first, then the file (config_source.c makes its text ready for
+ * libconfig), then the words of the command line, each value through the same checks
+ * (config_value.c) against the same table (config_keys.c). Each value remembers where it came from,
+ * which is what errors, records and `shoal info` then show. What depends on other values or on the
+ * number of ranks is left to config_resolve.c.
  */
 #include "src/config.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A scanner that knows as much of libconfig's grammar as it takes to tell numbers from names, strings and comments,
- * and copies everything else. Comments are left out, newlines are kept, and what an included file brings begins and
- * ends on lines of its own, so that each line of the result is from one line of one file.
+ * A scanner that knows as much of libconfig's grammar as it takes to tell numbers from names,
+ * strings and comments, and copies everything else. Comments are left out, newlines are kept, and
+ * what an included file brings begins and ends on lines of its own, so that each line of the result
+ * is from one line of one file.
  */
 #include "src/config_source.h"
 
@@ -56,7 +57,7 @@ static void begin_line(scan_t *scan)
         fail(scan, SHOAL_ERR_NO_MEMORY);
         return;
     }
-    source->places           = places;
+    source->places            = places;
     places[source->nplaces++] = (shoal_config_place_t){scan->path, scan->line};
 }
 
@@ -69,7 +70,7 @@ static void put(scan_t *scan, char c)
         fail(scan, SHOAL_ERR_NO_MEMORY);
         return;
     }
-    source->text          = text;
+    source->text           = text;
     text[source->nbytes++] = c;
 }
 
@@ -86,7 +87,10 @@ static void break_line(scan_t *scan)
     begin_line(scan);
 }
 
-/* Takes the next character; it is copied unless it is part of a comment, of which only the newlines are. */
+/*
+ * Takes the next character; it is copied unless it is part of a comment, of which only the newlines
+ * are.
+ */
 static void take(scan_t *scan, bool copied)
 {
     char c = *scan->at++;
@@ -128,18 +132,23 @@ static void take_string(scan_t *scan)
 /* A name may hold digits, which are no numbers. */
 static void take_name(scan_t *scan)
 {
-    while (isalnum((unsigned char)*scan->at) || (*scan->at != '\0' && strchr("-_*", *scan->at) != NULL)) {
+    while (isalnum((unsigned char)*scan->at) ||
+           (*scan->at != '\0' && strchr("-_*", *scan->at) != NULL)) {
         take(scan, true);
     }
 }
 
-/* How many characters from `text` on belong to a number, or to something wrong that begins like one. */
+/*
+ * How many characters from `text` on belong to a number, or to something wrong that begins like
+ * one.
+ */
 static size_t number_length(const char *text)
 {
     bool   hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
     size_t n   = text[0] == '-' || text[0] == '+';
     while (isalnum((unsigned char)text[n]) || text[n] == '.' ||
-           ((text[n] == '-' || text[n] == '+') && !hex && n > 0 && (text[n - 1] == 'e' || text[n - 1] == 'E'))) {
+           ((text[n] == '-' || text[n] == '+') && !hex && n > 0 &&
+            (text[n - 1] == 'e' || text[n - 1] == 'E'))) {
         n++;
     }
     return n;
@@ -157,10 +166,13 @@ static bool is_integer(const char *word, int *base_p)
     return digits > 0 && (*word == '\0' || strcmp(word, "L") == 0 || strcmp(word, "LL") == 0);
 }
 
-/* An integer leaves in decimal with its suffix, or as a real where 64 bits do not hold it; other words as they are. */
+/*
+ * An integer leaves in decimal with its suffix, or as a real where 64 bits do not hold it; other
+ * words as they are.
+ */
 static void take_number(scan_t *scan)
 {
-    size_t n = number_length(scan->at);
+    size_t n    = number_length(scan->at);
     char  *word = strndup(scan->at, n), decimal[NUMBER_NBYTES];
     int    base;
     scan->at += n;
@@ -175,7 +187,8 @@ static void take_number(scan_t *scan)
         if (errno == 0) {
             snprintf(decimal, sizeof(decimal), "%lldL", value);
         } else {
-            snprintf(decimal, sizeof(decimal), "%.17e", isfinite(real) ? real : copysign(DBL_MAX, real));
+            snprintf(decimal, sizeof(decimal), "%.17e",
+                     isfinite(real) ? real : copysign(DBL_MAX, real));
         }
         put_text(scan, decimal);
     }
@@ -184,7 +197,8 @@ static void take_number(scan_t *scan)
 
 /* ---- Included files ---- */
 
-static void scan_file(shoal_config_source_t *source, const char *path, scan_t *includer, shoal_status_t *status_p);
+static void scan_file(shoal_config_source_t *source, const char *path, scan_t *includer,
+                      shoal_status_t *status_p);
 
 /* Where the text after `@include "` at the beginning of a line starts; NULL: there is none. */
 static const char *match_include(const char *text)
@@ -199,7 +213,10 @@ static const char *match_include(const char *text)
     return nblanks > 0 && text[nblanks] == '"' ? text + nblanks + 1 : NULL;
 }
 
-/* The path up to the closing quote, owned by the source; NULL: there is no closing quote on the line, or no memory. */
+/*
+ * The path up to the closing quote, owned by the source; NULL: there is no closing quote on the
+ * line, or no memory.
+ */
 static const char *take_path(scan_t *scan)
 {
     shoal_config_source_t *source = scan->source;
@@ -219,7 +236,8 @@ static const char *take_path(scan_t *scan)
     path[n]                         = '\0';
     source->paths[source->npaths++] = path;
     if (*scan->at != '"') {
-        shoal_error("%s:%zu: the name of the file to include has no closing quote", scan->path, scan->line);
+        shoal_error("%s:%zu: the name of the file to include has no closing quote", scan->path,
+                    scan->line);
         fail(scan, SHOAL_ERR_CONFIG);
         return NULL;
     }
@@ -235,8 +253,9 @@ static void take_include(scan_t *scan, const char *after_quote)
         return;
     }
     if (scan->depth == MAX_DEPTH || scan->source->nbytes > MAX_NBYTES) {
-        shoal_error("%s:%zu: @include \"%s\": files that include each other go more than %d deep, or grow without end", scan->path,
-                    scan->line, path, MAX_DEPTH);
+        shoal_error("%s:%zu: @include \"%s\": files that include each other go more than %d deep, "
+                    "or grow without end",
+                    scan->path, scan->line, path, MAX_DEPTH);
         fail(scan, SHOAL_ERR_CONFIG);
         return;
     }
@@ -261,7 +280,8 @@ static void take_token(scan_t *scan)
         take_comment(scan, "*/");
     } else if (isalpha((unsigned char)c) || c == '*') {
         take_name(scan);
-    } else if (isdigit((unsigned char)c) || c == '.' || ((c == '-' || c == '+') && (isdigit((unsigned char)at[1]) || at[1] == '.'))) {
+    } else if (isdigit((unsigned char)c) || c == '.' ||
+               ((c == '-' || c == '+') && (isdigit((unsigned char)at[1]) || at[1] == '.'))) {
         take_number(scan);
     } else {
         take(scan, true);
@@ -284,7 +304,8 @@ static void scan_text(scan_t *scan)
 }
 
 /* includer: NULL for the first file. */
-static void scan_file(shoal_config_source_t *source, const char *path, scan_t *includer, shoal_status_t *status_p)
+static void scan_file(shoal_config_source_t *source, const char *path, scan_t *includer,
+                      shoal_status_t *status_p)
 {
     char       *bytes;
     size_t      nbytes;
@@ -299,7 +320,11 @@ static void scan_file(shoal_config_source_t *source, const char *path, scan_t *i
         *status_p = *status_p == SHOAL_ERR_DATA ? SHOAL_ERR_CONFIG : *status_p;
         return;
     }
-    scan_t scan = {.source = source, .path = path, .at = bytes, .line = 1, .depth = includer == NULL ? 0 : includer->depth + 1};
+    scan_t scan = {.source = source,
+                   .path   = path,
+                   .at     = bytes,
+                   .line   = 1,
+                   .depth  = includer == NULL ? 0 : includer->depth + 1};
     if (includer != NULL) {
         put(&scan, '\n');
     }

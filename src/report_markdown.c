@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A document as Markdown. Every text stays on its line and means itself: what Markdown would take for markup, for HTML
- * or for the end of a cell or of a block is escaped, whoever wrote it into a record or a log.
+ * A document as Markdown. Every text stays on its line and means itself: what Markdown would take
+ * for markup, for HTML or for the end of a cell or of a block is escaped, whoever wrote it into a
+ * record or a log.
  */
 #include <stdbool.h>
 #include <string.h>
@@ -119,7 +120,9 @@ static void print_block(const shoal_block_t *block, FILE *file)
     case SHOAL_BLOCK_VERBATIM: print_verbatim(block->text, file); break;
     case SHOAL_BLOCK_TILES: print_tiles(block, file); break;
     case SHOAL_BLOCK_TABLE: print_table(block, file); break;
-    case SHOAL_BLOCK_FIGURE: fprintf(file, "![%s](plots/%s.svg)\n\n", block->text, block->name); break;
+    case SHOAL_BLOCK_FIGURE:
+        fprintf(file, "![%s](plots/%s.svg)\n\n", block->text, block->name);
+        break;
     }
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What stands in a configuration file arrives in the spec: integers whole, in each way that they may be written and
- * wherever they may stand, from included files too; and each value and mistake with its own file and line. What
- * cannot be read is refused with its name, and nothing is waited for that a signal could not end.
+ * What stands in a configuration file arrives in the spec: integers whole, in each way that they
+ * may be written and wherever they may stand, from included files too; and each value and mistake
+ * with its own file and line. What cannot be read is refused with its name, and nothing is waited
+ * for that a signal could not end.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -88,14 +89,17 @@ static void test_refused_integers(void **state)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        {"model = { heads = 4294967298; };", "x.conf:1: model.heads = 4294967298: expects a whole number from 1 to 4096"},
+        {"model = { heads = 4294967298; };",
+         "x.conf:1: model.heads = 4294967298: expects a whole number from 1 to 4096"},
         {"model = { heads = -4294967294; };", "model.heads = -4294967294: expects"},
         {"model = { heads = 0x100000002; };", "model.heads = 4294967298: expects"},
         {"run = {\n seed = 99999999999999999999; };",
-         "x.conf:2: run.seed = 1e+20: expects a whole number of 0 or more, at most 9223372036854774784"},
+         "x.conf:2: run.seed = 1e+20: expects a whole number of 0 or more, at most "
+         "9223372036854774784"},
         {"run = { seed = 0xfffffffffffffffff; };", "run.seed = 2.951479052e+20: expects"},
         {"run = { seed = -99999999999999999999L; };", "run.seed = -1e+20: expects"},
-        {"run = { steps = 1000000000001; };", "run.steps = 1000000000001: expects a whole number of 1 or more, at most 1000000000000"},
+        {"run = { steps = 1000000000001; };",
+         "run.steps = 1000000000001: expects a whole number of 1 or more, at most 1000000000000"},
         {"run = { steps = 1e3; };", "run.steps = 1000.0: expects a whole number"},
         {"run = { steps = 2.0; };", "run.steps = 2.0: expects a whole number"},
         {"run = { steps = 5x; };", "x.conf:1: syntax error"},
@@ -115,16 +119,21 @@ static void test_refused_integers(void **state)
     refuse("x.conf", SHOAL_ERR_CONFIG, "run.seed = 1.797693135e+308: expects");
 }
 
-/* Digits that are no numbers, comments of each kind, several settings on a line, and no newline at the end. */
+/*
+ * Digits that are no numbers, comments of each kind, several settings on a line, and no newline at
+ * the end.
+ */
 static void test_what_stands_around(void **state)
 {
     (void)state;
     write_text("around.conf",
-               "// 4294967297 in a comment\n# and \"one quote\n/* @include \"none\"\n 99999999999999999999 */ model:{heads=4;seq=8,};\n"
+               "// 4294967297 in a comment\n# and \"one quote\n/* @include \"none\"\n "
+               "99999999999999999999 */ model:{heads=4;seq=8,};\n"
                "data = { train = \"a 4294967297 // # /* \\\"5\\\" \" \"and 0x5\nmore\"; }\n"
                "run = { seed = 4294967297; steps = 4294967298 dir = \"x5-3\"; };\n"
                "study = { seeds = [1, 4294967299]; nodes = (1, 2); };\n"
-               "optim = { lr = .5; eps = 1e-3; delta = 5; kappa = 1.; }; machine = { flops = 99999999999999; } # the end");
+               "optim = { lr = .5; eps = 1e-3; delta = 5; kappa = 1.; }; machine = { flops = "
+               "99999999999999; } # the end");
     shoal_config_t     *config = load_ok("around.conf");
     const shoal_spec_t *s      = &config->parsed;
     assert_int_equal(s->model.heads, 4);
@@ -133,7 +142,8 @@ static void test_what_stands_around(void **state)
     assert_true(s->run.seed == 4294967297 && s->run.steps == 4294967298);
     assert_string_equal(s->run.dir, "x5-3");
     assert_true(s->study.nseeds == 2 && s->study.seeds[1] == 4294967299 && s->study.nnodes == 2);
-    assert_true(s->optim.lr == .5 && s->optim.eps == 1e-3 && s->optim.delta == 5 && s->optim.kappa == 1);
+    assert_true(s->optim.lr == .5 && s->optim.eps == 1e-3 && s->optim.delta == 5 &&
+                s->optim.kappa == 1);
     assert_true(s->machine.flops == 99999999999999);
     assert_string_equal(source_of(config, "model.heads"), "around.conf:4");
     assert_string_equal(source_of(config, "run.dir"), "around.conf:7");
@@ -144,7 +154,8 @@ static void test_what_stands_around(void **state)
 static void test_included(void **state)
 {
     (void)state;
-    write_text("outer.conf", "model = { heads = 4; };\n\t@include \"in \\\"1\\\".conf\" run = { steps = 3;\n@include \"inner2.conf\"\n};\n"
+    write_text("outer.conf", "model = { heads = 4; };\n\t@include \"in \\\"1\\\".conf\" run = { "
+                             "steps = 3;\n@include \"inner2.conf\"\n};\n"
                              "optim = { clip = 1; };");
     write_text("in \"1\".conf", "# no newline at the end\nbatch = { local = 429496; };");
     write_text("inner2.conf", "\n\nseed = 4294967297;\n");
@@ -167,12 +178,15 @@ static void test_includes_that_fail(void **state)
     write_text("a.conf", "\n@include \"nowhere.conf\"\n");
     refuse("a.conf", SHOAL_ERR_CONFIG, "a.conf:2: @include \"nowhere.conf\": No such file");
     write_text("a.conf", "model = {\n\n@include \"/tmp\"\n};");
-    refuse("a.conf", SHOAL_ERR_CONFIG, "a.conf:3: @include \"/tmp\": a directory, not a regular file");
+    refuse("a.conf", SHOAL_ERR_CONFIG,
+           "a.conf:3: @include \"/tmp\": a directory, not a regular file");
     write_text("a.conf", "@include \"b.conf\"\n");
     write_text("b.conf", "\n\n\n@include \"a.conf\"\n");
-    refuse("a.conf", SHOAL_ERR_CONFIG, "a.conf:1: @include \"b.conf\": files that include each other go more than 10 deep");
+    refuse("a.conf", SHOAL_ERR_CONFIG,
+           "a.conf:1: @include \"b.conf\": files that include each other go more than 10 deep");
     write_text("a.conf", "@include \"b.conf\n\"");
-    refuse("a.conf", SHOAL_ERR_CONFIG, "a.conf:1: the name of the file to include has no closing quote");
+    refuse("a.conf", SHOAL_ERR_CONFIG,
+           "a.conf:1: the name of the file to include has no closing quote");
     if (geteuid() != 0) {
         write_text("a.conf", "@include \"b.conf\"\n");
         assert_int_equal(chmod("b.conf", 0), 0);
@@ -185,7 +199,10 @@ static void ring(int signal)
     (void)signal;
 }
 
-/* A pipe is read to its end; one without a writer is waited for, but not through a signal; a device has no end. */
+/*
+ * A pipe is read to its end; one without a writer is waited for, but not through a signal; a device
+ * has no end.
+ */
 static void test_streams(void **state)
 {
     (void)state;
@@ -217,8 +234,9 @@ static void test_streams(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integers), cmocka_unit_test(test_refused_integers),   cmocka_unit_test(test_what_stands_around),
-        cmocka_unit_test(test_included), cmocka_unit_test(test_includes_that_fail), cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_integers),           cmocka_unit_test(test_refused_integers),
+        cmocka_unit_test(test_what_stands_around), cmocka_unit_test(test_included),
+        cmocka_unit_test(test_includes_that_fail), cmocka_unit_test(test_streams),
     };
     return cmocka_run_group_tests(tests, enter_directory, leave_directory);
 }

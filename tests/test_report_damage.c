@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Reports on damaged records. Copies of the study in fixtures-report/ lose a file, or its end, or have one value
- * exchanged for another that does not belong there; every report must be whole, or refused with the file's name, and
- * rows whose own records are whole must read as before. And texts that mean something to gnuplot, Markdown, HTML, CSV
- * or a terminal must mean nothing.
+ * Reports on damaged records. Copies of the study in fixtures-report/ lose a file, or its end, or
+ * have one value exchanged for another that does not belong there; every report must be whole, or
+ * refused with the file's name, and rows whose own records are whole must read as before. And texts
+ * that mean something to gnuplot, Markdown, HTML, CSV or a terminal must mean nothing.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,7 +46,9 @@ static void write_text(const char *path, const char *text)
     write_file(path, text, strlen(text));
 }
 
-/* Lines of a CSV file; every one must have as many fields as the first, counted as RFC 4180 says. */
+/*
+ * Lines of a CSV file; every one must have as many fields as the first, counted as RFC 4180 says.
+ */
 static size_t check_csv(const char *csv)
 {
     size_t nlines = 0, nfields = 1, expected = 0;
@@ -71,7 +73,8 @@ static void check_whole(const char *dir)
     const char *html = read_text(path);
     assert_non_null(html);
     static const char end[] = "</main></body></html>\n";
-    assert_true(strlen(html) > sizeof(end) && strcmp(html + strlen(html) - sizeof(end) + 1, end) == 0);
+    assert_true(strlen(html) > sizeof(end) &&
+                strcmp(html + strlen(html) - sizeof(end) + 1, end) == 0);
     snprintf(path, sizeof(path), "%s/report.md", dir);
     const char *md = read_text(path);
     assert_true(md != NULL && strncmp(md, "# ", 2) == 0 && md[strlen(md) - 1] == '\n');
@@ -85,12 +88,15 @@ static void check_whole(const char *dir)
     assert_null(strstr(csv, "inf"));
 }
 
-/* Writes a report where there was none, and checks that it is whole or refused, with what it says. */
+/*
+ * Writes a report where there was none, and checks that it is whole or refused, with what it says.
+ */
 static shoal_status_t report(const char *dir, const char **said_p)
 {
     char path[512];
     for (int i = 0; i < 3; i++) {
-        snprintf(path, sizeof(path), "%s/report.%s", dir, ((const char *const[]){"html", "md", "csv"})[i]);
+        snprintf(path, sizeof(path), "%s/report.%s", dir,
+                 ((const char *const[]){"html", "md", "csv"})[i]);
         unlink(path);
     }
     int console = dup(STDOUT_FILENO), nowhere = open("/dev/null", O_WRONLY);
@@ -188,7 +194,17 @@ static void test_missing(void **state)
 /* ---- Values that do not belong there ---- */
 
 static const char *const odd_values[] = {
-    "null", "true", "\"text\"", "-1", "0", "1e300", "9223372036854775807", "[]", "{}", "0.5", "[null, \"x\", 1e300]",
+    "null",
+    "true",
+    "\"text\"",
+    "-1",
+    "0",
+    "1e300",
+    "9223372036854775807",
+    "[]",
+    "{}",
+    "0.5",
+    "[null, \"x\", 1e300]",
 };
 
 enum { NODD = sizeof(odd_values) / sizeof(odd_values[0]) };
@@ -205,7 +221,8 @@ static void write_top(const exchange_t *exchange)
 }
 
 /* Reports with each odd value in one place, then with what was there. */
-static void exchange_value(exchange_t *exchange, json_t *object, const char *key, json_t *list, size_t index)
+static void exchange_value(exchange_t *exchange, json_t *object, const char *key, json_t *list,
+                           size_t index)
 {
     json_t *before = object != NULL ? json_object_get(object, key) : json_array_get(list, index);
     json_incref(before);
@@ -213,12 +230,16 @@ static void exchange_value(exchange_t *exchange, json_t *object, const char *key
         json_t     *value = json_loads(odd_values[v], JSON_DECODE_ANY, NULL);
         const char *said;
         assert_non_null(value);
-        assert_int_equal(object != NULL ? json_object_set_new(object, key, value) : json_array_set_new(list, index, value), 0);
+        assert_int_equal(object != NULL ? json_object_set_new(object, key, value)
+                                        : json_array_set_new(list, index, value),
+                         0);
         write_top(exchange);
         (void)report(exchange->dir, &said);
         exchange->nreports++;
     }
-    assert_int_equal(object != NULL ? json_object_set_new(object, key, before) : json_array_set_new(list, index, before), 0);
+    assert_int_equal(object != NULL ? json_object_set_new(object, key, before)
+                                    : json_array_set_new(list, index, before),
+                     0);
 }
 
 /* All values below, but of a list only the first: what follows it is like it. */
@@ -231,7 +252,8 @@ static void exchange_below(exchange_t *exchange, json_t *value)
     const char *key;
     json_t     *member;
     void       *next;
-    json_object_foreach_safe(value, next, key, member) {
+    json_object_foreach_safe(value, next, key, member)
+    {
         char copy[128];
         snprintf(copy, sizeof(copy), "%s", key);
         exchange_below(exchange, member);
@@ -271,7 +293,7 @@ static void test_number_of_rows(void **state)
     (void)state;
     const char *said;
     char       *whole = strdup(read_text("study/study.json"));
-    json_t     *top   = json_loads(whole, 0, NULL), *rows = json_object_get(top, "rows");
+    json_t     *top = json_loads(whole, 0, NULL), *rows = json_object_get(top, "rows");
     while (json_array_size(rows) > 0) {
         json_array_remove(rows, json_array_size(rows) - 1);
         assert_int_equal(json_dump_file(top, "study/study.json", 0), 0);
@@ -289,8 +311,10 @@ static void test_number_of_rows(void **state)
 
 /* ---- Hostile texts ---- */
 
-static const char hostile[] = "=cmd|' /C calc'!A0 \n!touch injected\n`touch injected` ' \" <script>alert(1)</script> | ~~~~\n~~~~~~~\n"
-                              "# heading [link](http://x) ``` \033[2J\033]0;x\a \x7f \xc2\x9b" "31m \\";
+static const char hostile[] = "=cmd|' /C calc'!A0 \n!touch injected\n`touch injected` ' \" "
+                              "<script>alert(1)</script> | ~~~~\n~~~~~~~\n"
+                              "# heading [link](http://x) ``` \033[2J\033]0;x\a \x7f \xc2\x9b"
+                              "31m \\";
 
 /* Puts the text wherever there is a text, key names aside. */
 static void make_hostile(json_t *value)
@@ -298,7 +322,8 @@ static void make_hostile(json_t *value)
     const char *key;
     json_t     *member;
     void       *next;
-    json_object_foreach_safe(value, next, key, member) {
+    json_object_foreach_safe(value, next, key, member)
+    {
         if (json_is_string(member)) {
             json_object_set_new(value, key, json_string(hostile));
         } else {
@@ -323,7 +348,10 @@ static void make_file_hostile(const char *path)
     json_decref(top);
 }
 
-/* Nothing of the text has become markup, a command or a formula. A line that begins with it outside a fence would. */
+/*
+ * Nothing of the text has become markup, a command or a formula. A line that begins with it outside
+ * a fence would.
+ */
 static void check_harmless(const char *dir)
 {
     char path[512];
@@ -360,7 +388,8 @@ static void test_hostile_study(void **state)
     (void)state;
     const char *said;
     unsetenv("GNUPLOT");
-    for (int all = 0; all < 2; all++) { /* first shard, tail and the like of rows that are still read, then everything */
+    for (int all = 0; all < 2;
+         all++) { /* first shard, tail and the like of rows that are still read, then everything */
         assert_int_equal(system("rm -rf hostile && cp -r study hostile"), 0);
         make_file_hostile("hostile/rows/n4r1-full-b8-s1/run.json");
         make_file_hostile("hostile/rows/n4r1-full-b8-s1/summary.json");
@@ -385,7 +414,10 @@ static void test_hostile_study(void **state)
     setenv("GNUPLOT", "/nonexistent", 1);
 }
 
-/* gnuplot refuses ranges that no axis can show: that plot is left out with a word in its place, the others are drawn. */
+/*
+ * gnuplot refuses ranges that no axis can show: that plot is left out with a word in its place, the
+ * others are drawn.
+ */
 static void test_plot_that_fails(void **state)
 {
     (void)state;
@@ -393,13 +425,15 @@ static void test_plot_that_fails(void **state)
     if (system("command -v gnuplot >/dev/null") != 0) {
         skip();
     }
-    write_text("gnuplot-that-fails", "#!/bin/sh\nscript=$(cat)\ncase $script in *'per second'*) echo 'line 3: no such range' >&2; exit 1 ;; esac\n"
+    write_text("gnuplot-that-fails", "#!/bin/sh\nscript=$(cat)\ncase $script in *'per second'*) "
+                                     "echo 'line 3: no such range' >&2; exit 1 ;; esac\n"
                                      "printf '%s\\n' \"$script\" | gnuplot -d -\n");
     assert_int_equal(chmod("gnuplot-that-fails", 0700), 0);
     setenv("GNUPLOT", "./gnuplot-that-fails", 1);
     assert_int_equal(report("study", &said), SHOAL_OK);
     setenv("GNUPLOT", "/nonexistent", 1);
-    assert_contains(said, "warning: report: plot throughput is left out, gnuplot could not draw it: line 3: no such range");
+    assert_contains(said, "warning: report: plot throughput is left out, gnuplot could not draw "
+                          "it: line 3: no such range");
     assert_contains(read_text("study/report.md"), "The plot `throughput` stood here");
     assert_contains(read_text("study/report.md"), "](plots/multiplier.svg)");
     assert_null(strstr(read_text("study/report.md"), "](plots/throughput.svg)"));
@@ -409,13 +443,19 @@ static int copy_fixture(void **state)
 {
     const char *source = getenv("SHOAL_SRCDIR"), *said;
     char        here[2048], command[4200];
-    /* In memory where that can be: thousands of reports are written, and each file of each is flushed to its disk. */
-    char *path = strdup(access("/dev/shm", W_OK) == 0 ? "/dev/shm/shoal-test-XXXXXX" : "/tmp/shoal-test-XXXXXX");
+    /*
+     * In memory where that can be: thousands of reports are written, and each file of each is
+     * flushed to its disk.
+     */
+    char *path = strdup(access("/dev/shm", W_OK) == 0 ? "/dev/shm/shoal-test-XXXXXX"
+                                                      : "/tmp/shoal-test-XXXXXX");
     *state     = path;
     if (getcwd(here, sizeof(here)) == NULL || mkdtemp(path) == NULL || chdir(path) != 0) {
         return -1;
     }
-    snprintf(command, sizeof(command), "cp -r '%s/tests/fixtures-report/study' study && chmod -R u+w study", source == NULL ? here : source);
+    snprintf(command, sizeof(command),
+             "cp -r '%s/tests/fixtures-report/study' study && chmod -R u+w study",
+             source == NULL ? here : source);
     if (system(command) != 0) {
         return -1;
     }
@@ -428,8 +468,9 @@ static int copy_fixture(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_truncated),          cmocka_unit_test(test_missing),        cmocka_unit_test(test_exchanged),
-        cmocka_unit_test(test_exchanged_in_a_run), cmocka_unit_test(test_number_of_rows), cmocka_unit_test(test_hostile_study),
+        cmocka_unit_test(test_truncated),       cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_exchanged),       cmocka_unit_test(test_exchanged_in_a_run),
+        cmocka_unit_test(test_number_of_rows),  cmocka_unit_test(test_hostile_study),
         cmocka_unit_test(test_plot_that_fails),
     };
     return cmocka_run_group_tests(tests, copy_fixture, leave_directory);
