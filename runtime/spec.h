@@ -82,7 +82,7 @@ typedef struct {
     double      memory_gib; /* per rank; 0: what the device reports */
     /* Of that, left to libraries and communicators; NaN: as device and transport say. */
     double      reserve_gib;
-    size_t      head_chunk; /* tokens per chunk of the fused head and loss; 0: chosen */
+    size_t      head_chunk; /* tokens per chunk of the fused head and loss; 0: as suits the device */
     bool        graph;         /* GPU: record a step and replay it */
     bool        deterministic; /* GPU: only kernels whose bits are the same in every run */
     bool        tune;          /* GPU: time the candidates for each matmul once */

@@ -14,7 +14,8 @@ static void emit_step(shoal_step_t *step, shoal_program_t *program, bool train, 
     shoal_transformer_t transformer;
 
     shoal_sharding_begin(&step->sharding, program, recording);
-    shoal_transformer_begin(&transformer, &step->model, spec, &step->sharding, spec->batch.local * nmicros * (size_t)step->nranks);
+    shoal_transformer_begin(&transformer, &step->model, spec, &step->sharding, spec->batch.local * nmicros * (size_t)step->nranks,
+                            step->head_chunk);
     for (size_t micro = 0; micro < nmicros; micro++) {
         step->sharding.last_micro = micro + 1 == nmicros;
         shoal_transformer_emit(&transformer, micro, train);
@@ -93,6 +94,7 @@ shoal_status_t shoal_step_create(const shoal_spec_t *spec, int nranks, int rank,
     step_p->spec     = spec;
     step_p->nranks   = nranks;
     step_p->rank     = rank;
+    step_p->head_chunk = shoal_transformer_head_chunk(spec, device->ops->stream != NULL);
     step_p->has_eval = spec->run.eval_every > 0 && spec->data.valid[0] != '\0';
     shoal_status_t status = shoal_model_create(&spec->model, &step_p->model);
     if (status == SHOAL_OK) {

@@ -20,6 +20,7 @@ typedef struct {
     shoal_sharding_t    sharding;
     shoal_program_t     train, eval;
     bool                has_eval;
+    size_t              head_chunk; /* tokens per chunk of the head: as configured, or as chosen for the device */
     size_t              arena_offset, workspace_offset, staging_offset[SHOAL_LANE_COUNT]; /* in the region */
     size_t              workspace_nbytes, staging_nbytes[SHOAL_LANE_COUNT];
     size_t              total_nbytes;

@@ -23,11 +23,17 @@ typedef struct {
 void shoal_transformer_rope_table(const shoal_model_spec_t *spec, float *table_p);
 
 /*
+ * Tokens per chunk of the head and its loss: run.head_chunk, or where that is 0, what suits the device; at most a micro-batch's
+ * on this rank. A chunk's logits, (chunk, V) in the compute type, are what it costs in memory.
+ */
+size_t shoal_transformer_head_chunk(const shoal_spec_t *spec, bool on_gpu);
+
+/*
  * Begins the emission of a step into `program`: declares what lives beside the sharding's state. `batch` sequences per rank
- * and micro-batch; `samples` sequences over all ranks and micro-batches.
+ * and micro-batch; `samples` sequences over all ranks and micro-batches; `head_chunk` tokens per chunk of the head.
  */
 void shoal_transformer_begin(shoal_transformer_t *transformer, const shoal_model_t *model, const shoal_spec_t *spec,
-                             shoal_sharding_t *sharding, size_t samples);
+                             shoal_sharding_t *sharding, size_t samples, size_t head_chunk);
 
 /*
  * Emits micro-batch `micro`: fetch, forward, loss added to the stats buffer (set by micro-batch 0) and, when `train`, the

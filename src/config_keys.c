@@ -121,7 +121,8 @@ const shoal_key_t shoal_keys[] = {
     REAL(run, reserve_gib, 0, 1e6, "auto",
          "of that, left to libraries and communicators; auto: 0 (CPU), 0.5 and 1 per NCCL communicator "
          "(GPU; two among several ranks)"),
-    SIZE(run, head_chunk, 0, MANY, "0", "tokens per chunk of the fused head and loss; 0: chosen"),
+    SIZE(run, head_chunk, 0, MANY, "0",
+         "tokens per chunk of the fused head and loss; 0: as suits the device, on a GPU 4096 or more"),
     BOOL(run, graph, "true", "GPU: record a step and replay it, the bits are the same; among several ranks with NCCL only"),
     BOOL(run, deterministic, "true", "GPU: only kernels whose bits are the same in every run"),
     BOOL(run, tune, "true", "GPU: time the candidates for each matmul once and remember the fastest"),

@@ -57,6 +57,21 @@ static bool fits(const shoal_plan_view_t *view)
            available_nbytes(view);
 }
 
+/* Of one chunk of the head, whose gradient takes their place. */
+static size_t logits_nbytes(const shoal_step_t *step)
+{
+    return step->head_chunk * step->spec->model.vocab *
+           shoal_dtype_nbytes(step->spec->precision.compute);
+}
+
+static void print_logits(const shoal_step_t *step)
+{
+    size_t logits = logits_nbytes(step);
+    printf("  %-14s %15zu  %10.2f MiB  (of the activations, while a chunk of %zu tokens is in the "
+           "head: run.head_chunk)\n",
+           "logits", logits, (double)logits * 0x1p-20, step->head_chunk);
+}
+
 static void print_memory(const shoal_plan_view_t *view)
 {
     const shoal_step_t *step = view->step;
@@ -67,6 +82,7 @@ static void print_memory(const shoal_plan_view_t *view)
     }
     printf("  %-14s %15zu  %10.2f MiB  (arena space that no buffer fills at its fullest moment)\n",
            "slack", step->slack_nbytes, (double)step->slack_nbytes * 0x1p-20);
+    print_logits(step);
     printf("  %-14s %15zu  %10.2f MiB\n", "total", step->total_nbytes,
            (double)step->total_nbytes * 0x1p-20);
     if (view->reserve_nbytes > 0) {
@@ -238,6 +254,8 @@ static void add_memory(json_t *plan, const shoal_plan_view_t *view)
     json_object_set_new(plan, "reserve_nbytes", json_integer((json_int_t)view->reserve_nbytes));
     json_object_set_new(plan, "available_nbytes", json_integer((json_int_t)available_nbytes(view)));
     json_object_set_new(plan, "fits", json_boolean(fits(view)));
+    json_object_set_new(plan, "head_chunk", json_integer((json_int_t)step->head_chunk));
+    json_object_set_new(plan, "logits_nbytes", json_integer((json_int_t)logits_nbytes(step)));
 }
 
 static json_t *real(double value)

@@ -60,6 +60,25 @@ awk -v ops="$ops" '
     $1 == "all" { all = $3; body = 0 }
     body { for (i = 2; i <= NF; i++) if ($i ~ /%$/) { sum += $(i - 4); if ($(i - 3) + 0 < 0) bad = 1 } }
     END { exit !(ops > 0 && sum == ops && all == ops && !bad) }' table || fail "bench ops does not list the program's $ops ops: $(cat table)"
+
+# The head's chunk and what its logits take are in the plan: as chosen for the device, at most the micro-batch, or as asked for.
+chunk_is() { # TOKENS BYTES ARGUMENT...
+    local want="$1 $2" got
+    shift 2
+    got=$("$shoal" plan --json bench.conf model.heads=2 model.layers=1 machine.flops=1e9 machine.memory_gbs=1 "$@" |
+        sed -n 's/.*"\(head_chunk\|logits_nbytes\)": *\([0-9]*\).*/\2/p' | paste -sd' ')
+    [ "$got" = "$want" ] || fail "plan $*: a chunk of $got bytes of logits, expected $want"
+}
+chunk_is 128 12877824 run.device=cpu model.vocab=50304 model.seq=2048 batch.local=8
+chunk_is 16 8192 run.device=cpu model.vocab=256 model.seq=16 batch.local=1
+chunk_is 7 704256 run.device=cpu model.vocab=50304 run.head_chunk=7
+"$shoal" plan "$@" | grep -q '^  logits  *16384 .*32 tokens' || fail 'plan does not say what the logits take'
+if "$shoal" info 2>/dev/null | grep -q '^  cuda '; then
+    chunk_is 4096 412090368 run.device=cuda model.vocab=50304 model.seq=2048 batch.local=8
+    chunk_is 5120 515112960 run.device=cuda model.vocab=50304 model.seq=2048 batch.local=5
+    chunk_is 4095 819000 run.device=cuda model.vocab=100 model.seq=4095 batch.local=1
+    chunk_is 300 30182400 run.device=cuda model.vocab=50304 model.seq=2048 batch.local=8 run.head_chunk=300
+fi
 "$shoal" train "$@" optim.lr=1e6 optim.clip=0 run.steps=30 run.dir=diverged 2>err >/dev/null || fail "a run that diverges ends with $?"
 grep -q 'warning: step [0-9]*: the loss is -*\(nan\|inf\); training has diverged' err || fail "no word of a loss that is no number: $(cat err)"
 expect 2 'no configuration file given' bench ops
