@@ -22,6 +22,9 @@
 
 typedef struct shoal_device shoal_device_t;
 
+/* CUDA, attention in bf16: `auto` is cuDNN, without which it fails on sm_80 and sm_90 and makes do with its own kernels on others. */
+typedef enum { SHOAL_ATTENTION_AUTO, SHOAL_ATTENTION_CUDNN, SHOAL_ATTENTION_OWN } shoal_attention_t;
+
 typedef struct {
     int         local_rank; /* which of the node's devices */
     int         nthreads;   /* CPU: threads of the OpenMP team, at least 1 */
@@ -31,6 +34,7 @@ typedef struct {
     const char *planned;
     bool        required;   /* that the device cannot be had is an error, and logged as one */
     bool        nondeterministic; /* CUDA: faster kernels whose bits may differ from run to run */
+    shoal_attention_t attention;
     bool        untuned;          /* CUDA: take cuBLASLt's first choice rather than time several and remember the fastest */
 } shoal_device_config_t;
 
@@ -120,7 +124,10 @@ typedef struct {
     void (*free)(shoal_device_t *device, void *memory, size_t nbytes);
     shoal_status_t (*upload)(shoal_device_t *device, void *to, const void *from_host, size_t nbytes);
     shoal_status_t (*download)(shoal_device_t *device, void *to_host, const void *from, size_t nbytes);
-    /* Bytes of scratch memory that `run` needs for this op. Needs no memory of the device: `plan` calls it too. */
+    /*
+     * Bytes of scratch memory that `run` needs for this op. Needs no memory of the device: `plan` calls it too. SHOAL_ERR_CONFIG for an
+     * op that the device was told not to serve with the kernels that it has.
+     */
     shoal_status_t (*workspace)(shoal_device_t *device, const shoal_op_t *op, size_t *nbytes_p);
     /*
      * Runs a compute op (kind < SHOAL_OP_COMPUTE_COUNT). args holds SHOAL_OP_MAX_ARGS pointers as the op's contract says;

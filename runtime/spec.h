@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "collectives/transport.h"
+#include "kernels/device.h"
 #include "kernels/ops.h"
 
 typedef enum { SHOAL_POS_NONE, SHOAL_POS_LEARNED } shoal_pos_kind_t;
@@ -85,6 +86,7 @@ typedef struct {
     size_t      head_chunk; /* tokens per chunk of the fused head and loss; 0: as suits the device */
     bool        graph;         /* GPU: record a step and replay it */
     bool        deterministic; /* GPU: only kernels whose bits are the same in every run */
+    shoal_attention_t attention; /* GPU: what runs attention in bf16 */
     bool        tune;          /* GPU: time the candidates for each matmul once */
     bool        check_ops;     /* GPU: wait behind every op, so that an error names it */
 } shoal_run_spec_t;

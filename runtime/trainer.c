@@ -126,6 +126,7 @@ shoal_device_config_t shoal_device_config(const shoal_spec_t *spec, int local_ra
                                    .nthreads         = nthreads,
                                    .variant          = spec->run.variant,
                                    .nondeterministic = !spec->run.deterministic,
+                                   .attention        = spec->run.attention,
                                    .untuned          = !spec->run.tune,
                                    .planned          = spec->machine.gpu};
 }

@@ -31,7 +31,7 @@ static shoal_status_t count_sharers(shoal_bench_t *bench)
 
 shoal_status_t shoal_bench_open_device(shoal_bench_t *bench)
 {
-    const shoal_device_config_t config = {.local_rank = bench->bootstrap->local_rank, .nthreads = 1};
+    const shoal_device_config_t config = {.local_rank = bench->bootstrap->local_rank, .nthreads = 1, .attention = SHOAL_ATTENTION_OWN};
     if (!bench->options->device) {
         return SHOAL_OK;
     }

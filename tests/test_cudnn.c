@@ -99,12 +99,12 @@ static shoal_cudnn_shape_t shape_of(shoal_cudnn_pass_t pass, size_t T, size_t H,
 static void assert_engine(const shoal_cudnn_shape_t *shape)
 {
     shoal_cudnn_graph_t      g;
-    cudnnBackendDescriptor_t config = NULL;
+    cudnnBackendDescriptor_t configs[SHOAL_CUDNN_MAX_CANDIDATES];
     shoal_cudnn_graph_build(&g, handle, shape);
-    if (shoal_cudnn_graph_choose(&g, described, &config) != CUDNN_STATUS_SUCCESS) {
+    if (shoal_cudnn_graph_candidates(&g, described, CUDNN_HEUR_MODE_A, configs) == 0) {
         fail_msg("pass %zu T %zu H %zu K %zu D %zu: %s", shape->pass, shape->T, shape->H, shape->K, shape->D, g.why);
     }
-    int engine = shoal_cudnn_graph_engine(&g, config);
+    int engine = shoal_cudnn_graph_engine(&g, configs[0]);
     if (capability == 0 || capability == HOPPER) {
         assert_int_equal(engine, shape->pass == SHOAL_CUDNN_FORWARD ? FORWARD_ENGINE : BACKWARD_ENGINE);
     } else {
@@ -133,19 +133,44 @@ static void test_engines(void **state)
     }
 }
 
+/*
+ * The first configuration of sm_90's backward takes its turns from cuDNN 9.25 on, and not before; where it does, its kernel is planned
+ * as far as without: to the end with a GPU, without one to its loading by the driver.
+ */
+static void test_serial(void **state)
+{
+    (void)state;
+    enum { SERIAL_VERSION = 92500 };
+    skip_without_gpu_or_stub();
+    shoal_cudnn_graph_t      g;
+    cudnnBackendDescriptor_t configs[SHOAL_CUDNN_MAX_CANDIDATES], plan = NULL;
+    size_t                   nbytes = 0;
+    shoal_cudnn_shape_t      shape  = shape_of(SHOAL_CUDNN_BACKWARD_SERIAL, 2048, 28, 7, 64, true);
+    shoal_cudnn_graph_build(&g, handle, &shape);
+    assert_true(shoal_cudnn_graph_candidates(&g, described, CUDNN_HEUR_MODE_A, configs) > 0);
+    cudnnBackendDescriptor_t serial = shoal_cudnn_graph_serial(&g, configs[0]);
+    assert_int_equal(serial != NULL, cudnnGetVersion() >= SERIAL_VERSION && (capability == 0 || capability == HOPPER));
+    assert_int_equal(g.status, CUDNN_STATUS_SUCCESS);
+    if (serial != NULL) {
+        cudnnStatus_t expected = shoal_cudnn_graph_plan(&g, described, configs[0], &plan, &nbytes);
+        assert_int_equal(shoal_cudnn_graph_plan(&g, described, serial, &plan, &nbytes), expected);
+        assert_true(expected == CUDNN_STATUS_SUCCESS || expected == CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER);
+    }
+    shoal_cudnn_graph_release(&g);
+}
+
 /* Heads of half a vector: an error with a cause, after which nothing is done, and which leaves nothing behind. */
 static void test_refusal(void **state)
 {
     (void)state;
     skip_without_gpu_or_stub();
     shoal_cudnn_graph_t      g;
-    cudnnBackendDescriptor_t config = NULL, plan = NULL;
+    cudnnBackendDescriptor_t configs[SHOAL_CUDNN_MAX_CANDIDATES], plan = NULL;
     size_t                   nbytes = 1;
     shoal_cudnn_shape_t      shape  = shape_of(SHOAL_CUDNN_FORWARD, 256, 2, 2, 60, false);
     shoal_cudnn_graph_build(&g, handle, &shape);
-    assert_int_not_equal(shoal_cudnn_graph_choose(&g, described, &config), CUDNN_STATUS_SUCCESS);
-    assert_int_not_equal(shoal_cudnn_graph_plan(&g, described, config, &plan, &nbytes), CUDNN_STATUS_SUCCESS);
-    assert_null(config);
+    assert_int_equal(shoal_cudnn_graph_candidates(&g, described, CUDNN_HEUR_MODE_A, configs), 0);
+    assert_int_not_equal(shoal_cudnn_graph_plan(&g, described, NULL, &plan, &nbytes), CUDNN_STATUS_SUCCESS);
     assert_null(plan);
     assert_int_equal(nbytes, 1);
     assert_non_null(strstr(g.why, "CUDNN_STATUS_"));
@@ -239,7 +264,7 @@ static void test_workspace(void **state)
     close_cuda(&cuda);
 }
 
-/* Ops that cuDNN does not serve reach the kernel below. (These need no GPU: cuDNN is not asked.) */
+/* Ops that cuDNN does not serve reach the kernel below where it is not required, as on sm_86. (These need no GPU: cuDNN is not asked.) */
 static void test_falls_back(void **state)
 {
     (void)state;
@@ -249,6 +274,7 @@ static void test_falls_back(void **state)
                           op_of(SHOAL_OP_ATTENTION_BWD, 1, 128, 4, 2, 136), op_of(SHOAL_OP_ATTENTION_BWD, 1, 128, 4, 2, 64)};
     ops[3].attention.lddv += 1;
     open_cuda(&cuda, true);
+    cuda.capability = 86;
     for (int i = 0; i < 8; i++) {
         const shoal_op_t *op = &ops[i % 4];
         assert_int_equal(cuda.kernels[op->kind][SHOAL_BF16].run(&cuda, op, args, NULL), SHOAL_OK);
@@ -315,7 +341,7 @@ static void test_runs_here(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_engines),   cmocka_unit_test(test_refusal),   cmocka_unit_test(test_workspace),
+        cmocka_unit_test(test_engines),    cmocka_unit_test(test_serial), cmocka_unit_test(test_refusal), cmocka_unit_test(test_workspace),
         cmocka_unit_test(test_falls_back), cmocka_unit_test(test_runs_here),
     };
     return cmocka_run_group_tests(tests, find_gpu, forget_gpu);

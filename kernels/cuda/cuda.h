@@ -47,6 +47,7 @@ struct shoal_cuda {
     int                    room;            /* multiprocessors that matmuls leave to other queues now: leave_room */
     int                    capability;      /* 90 for sm_90 */
     bool                   deterministic;
+    shoal_attention_t      attention;
     bool                   tune;            /* time the candidates for a matmul, rather than take the first */
     const char            *tune_file;       /* where the fastest are remembered; NULL: nowhere. Owned by the device */
     struct CUstream_st    *stream;          /* every kernel runs there: the compute queue */
@@ -63,13 +64,19 @@ struct shoal_cuda {
 /* Every slot: the kernels of this folder. */
 void shoal_cuda_fill_own(shoal_cuda_registry_t kernels);
 
-/* Each overrides the slots it has a kernel for. Both only touch the libraries, not the GPU, when cuda->device is -1. */
+/*
+ * Each overrides the slots it has a kernel for. Both only touch the libraries, not the GPU, when cuda->device is -1. cuDNN that
+ * cannot be had is SHOAL_ERR_CONFIG where cuda->attention or the GPU asks for it, else a warning.
+ */
 shoal_status_t shoal_cuda_fill_cublaslt(shoal_cuda_t *cuda);
 shoal_status_t shoal_cuda_fill_cudnn(shoal_cuda_t *cuda);
 
 /* Free what the two above and later runs made; no-ops if they were not called. */
 void shoal_cuda_release_cublaslt(shoal_cuda_t *cuda);
 void shoal_cuda_release_cudnn(shoal_cuda_t *cuda);
+
+/* SHOAL_ERR_CONFIG, and says why, for attention that no cuDNN serves where its own kernels are not an answer. Needs no GPU. */
+shoal_status_t shoal_cuda_cudnn_check(const shoal_cuda_t *cuda, const shoal_op_t *op);
 
 /* Attention that the kernel displaced by cuDNN had to run so far, and why, for people; "" if there was none. Valid until the device is closed. */
 const char *shoal_cuda_cudnn_exceptions(const shoal_cuda_t *cuda);

@@ -15,7 +15,7 @@
 typedef cudnnBackendDescriptor_t descriptor_t;
 typedef shoal_cudnn_graph_t      graph_t;
 
-enum { RANK = 4, ALIGNMENT = 16, FIRST_VIRTUAL_ID = 100, QUERY_AXIS = 2, KEY_AXIS = 3 };
+enum { RANK = 4, ALIGNMENT = 16, FIRST_VIRTUAL_ID = 100, QUERY_AXIS = 2, KEY_AXIS = 3, MAX_KNOBS = 16, SM90_BACKWARD_ENGINE = 6 };
 
 typedef struct {
     int64_t dims[RANK], strides[RANK];
@@ -354,53 +354,131 @@ cudnnStatus_t shoal_cudnn_graph_build(shoal_cudnn_graph_t *g, cudnnHandle_t hand
 
 /* Planning. */
 
-static int64_t get(graph_t *g, descriptor_t descriptor, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, void *value_p)
+/* Up to `most` values; returns how many there are. Descriptors are written into ones that exist. */
+static int64_t get(graph_t *g, descriptor_t descriptor, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t most,
+                   void *values_p)
 {
     int64_t count = 0;
     if (g->status == CUDNN_STATUS_SUCCESS) {
-        cudnnStatus_t status = cudnnBackendGetAttribute(descriptor, name, type, 1, &count, value_p);
+        cudnnStatus_t status = cudnnBackendGetAttribute(descriptor, name, type, most, &count, values_p);
         if (status != CUDNN_STATUS_SUCCESS) {
             fail(g, status, "cudnnBackendGetAttribute");
         }
     }
-    return count;
+    return g->status != CUDNN_STATUS_SUCCESS ? 0 : count < most ? count : most;
 }
 
-cudnnStatus_t shoal_cudnn_graph_choose(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t device, cudnnBackendDescriptor_t *config_p)
+/* An attribute that is a list of at most `most` descriptors. */
+static int get_list(graph_t *g, descriptor_t descriptor, cudnnBackendAttributeName_t name, cudnnBackendDescriptorType_t type, int most,
+                    descriptor_t *list_p)
 {
-    cudnnBackendHeurMode_t mode   = CUDNN_HEUR_MODE_A;
-    descriptor_t           choice = make(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+    for (int i = 0; i < most; i++) {
+        list_p[i] = make(g, type);
+    }
+    return (int)get(g, descriptor, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, most, list_p);
+}
+
+int shoal_cudnn_graph_candidates(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t device, cudnnBackendHeurMode_t mode,
+                                 cudnnBackendDescriptor_t configs_p[static SHOAL_CUDNN_MAX_CANDIDATES])
+{
+    descriptor_t choice = make(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     set_descriptor(g, choice, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, g->graph);
     set(g, choice, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
     if (device != NULL) {
         set_descriptor(g, choice, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, device);
     }
     finalize(g, choice, "heuristics");
-    descriptor_t config = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    int64_t      count  = get(g, choice, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, &config);
-    if (g->status == CUDNN_STATUS_SUCCESS && count == 0) {
-        fail(g, CUDNN_STATUS_NOT_SUPPORTED, "heuristics know no engine");
-    }
-    if (g->status == CUDNN_STATUS_SUCCESS) {
-        *config_p = config;
-    }
-    return g->status;
+    return get_list(g, choice, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, SHOAL_CUDNN_MAX_CANDIDATES, configs_p);
+}
+
+static descriptor_t engine_of(graph_t *g, descriptor_t config)
+{
+    descriptor_t engine = make(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    get(g, config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &engine);
+    return engine;
 }
 
 int shoal_cudnn_graph_engine(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t config)
 {
-    int64_t      index  = -1;
-    descriptor_t engine = make(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    get(g, config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, &engine);
-    get(g, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, &index);
+    int64_t index = -1;
+    get(g, engine_of(g, config), CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &index);
     return g->status == CUDNN_STATUS_SUCCESS ? (int)index : -1;
+}
+
+static bool is_nondeterministic(graph_t *g, descriptor_t config)
+{
+    cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+    int64_t count = get(g, engine_of(g, config), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                        CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes);
+    while (count > 0 && notes[count - 1] != CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) {
+        count--;
+    }
+    return count > 0;
+}
+
+/* The largest value that an engine takes for a knob, or -1 where it has no such knob. */
+static int64_t largest_setting(graph_t *g, descriptor_t engine, cudnnBackendKnobType_t knob)
+{
+    descriptor_t infos[MAX_KNOBS];
+    int64_t      largest = -1;
+    int          count   = get_list(g, engine, CUDNN_ATTR_ENGINE_KNOB_INFO, CUDNN_BACKEND_KNOB_INFO_DESCRIPTOR, MAX_KNOBS, infos);
+    for (int i = 0; i < count; i++) {
+        cudnnBackendKnobType_t type = CUDNN_KNOB_TYPE_COUNTS;
+        get(g, infos[i], CUDNN_ATTR_KNOB_INFO_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &type);
+        if (type == knob) {
+            get(g, infos[i], CUDNN_ATTR_KNOB_INFO_MAXIMUM_VALUE, CUDNN_TYPE_INT64, 1, &largest);
+        }
+    }
+    return largest;
+}
+
+/* The choices of a configuration, and one more or another for `knob`; returns how many. */
+static int choices_with(graph_t *g, descriptor_t config, cudnnBackendKnobType_t knob, int64_t value, descriptor_t choices_p[MAX_KNOBS])
+{
+    int count = get_list(g, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, MAX_KNOBS - 1, choices_p);
+    int place = 0;
+    for (bool found = false; place < count && !found; place += !found) {
+        cudnnBackendKnobType_t type = CUDNN_KNOB_TYPE_COUNTS;
+        get(g, choices_p[place], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &type);
+        found = type == knob;
+    }
+    descriptor_t choice = make(g, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+    set(g, choice, CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &knob);
+    set(g, choice, CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &value);
+    finalize(g, choice, "choice for a knob");
+    choices_p[place] = choice;
+    return place < count ? count : count + 1;
+}
+
+/*
+ * cuDNN documents no name for it: four stages of the backward engine of sm_90 mean that its blocks take turns at dq. Before 9.25 the knob
+ * ends at 2. The other knobs stay as the heuristics have set them.
+ */
+cudnnBackendDescriptor_t shoal_cudnn_graph_serial(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t config)
+{
+    const int64_t SERIAL_STAGES = 4;
+    descriptor_t  engine = engine_of(g, config), choices[MAX_KNOBS];
+    int64_t       index  = shoal_cudnn_graph_engine(g, config);
+    if (index != SM90_BACKWARD_ENGINE || largest_setting(g, engine, CUDNN_KNOB_TYPE_STAGES) < SERIAL_STAGES) {
+        snprintf(g->why, sizeof(g->why), "engine %d cannot add to dq in order", (int)index);
+        return NULL;
+    }
+    int          count  = choices_with(g, config, CUDNN_KNOB_TYPE_STAGES, SERIAL_STAGES, choices);
+    descriptor_t serial = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    set_descriptor(g, serial, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
+    set(g, serial, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, choices);
+    finalize(g, serial, "configuration");
+    return g->status == CUDNN_STATUS_SUCCESS ? serial : NULL;
 }
 
 cudnnStatus_t shoal_cudnn_graph_plan(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t device, cudnnBackendDescriptor_t config,
                                      cudnnBackendDescriptor_t *plan_p, size_t *workspace_p)
 {
-    int64_t      nbytes = 0;
-    descriptor_t plan   = make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    int64_t nbytes = 0;
+    if (g->status != CUDNN_STATUS_SUCCESS) {
+        return g->status;
+    }
+    descriptor_t plan = make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
     if (device != NULL) {
         set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device);
@@ -408,10 +486,88 @@ cudnnStatus_t shoal_cudnn_graph_plan(shoal_cudnn_graph_t *g, cudnnBackendDescrip
         set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->handle);
     }
     finalize(g, plan, "plan");
-    get(g, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, &nbytes);
-    if (g->status == CUDNN_STATUS_SUCCESS) {
+    get(g, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &nbytes);
+    cudnnStatus_t status = g->status;
+    g->status            = CUDNN_STATUS_SUCCESS;
+    if (status == CUDNN_STATUS_SUCCESS) {
         *plan_p      = plan;
         *workspace_p = (size_t)nbytes;
+    }
+    return status;
+}
+
+/* Trying configurations one after the other, and what to say if none will do. */
+typedef struct {
+    shoal_cudnn_pass_t pass;
+    size_t             nbytes, least; /* that a plan may want, and that the smallest wanted which wanted more */
+    int                tried;
+    char               first[SHOAL_CUDNN_WHY_SIZE]; /* what the first of them lacked */
+} trial_t;
+
+/* False leaves the reason in g->why. */
+static bool try_config(graph_t *g, trial_t *trial, descriptor_t config, shoal_cudnn_choice_t *choice_p)
+{
+    descriptor_t plan   = NULL;
+    size_t       nbytes = 0;
+    int          engine = shoal_cudnn_graph_engine(g, config);
+    bool         same   = trial->pass == SHOAL_CUDNN_BACKWARD_ORDERED || trial->pass == SHOAL_CUDNN_BACKWARD_SERIAL;
+    if (same && is_nondeterministic(g, config)) {
+        snprintf(g->why, sizeof(g->why), "engine %d is noted as nondeterministic", engine);
+        return false;
+    }
+    config = trial->pass == SHOAL_CUDNN_BACKWARD_SERIAL ? shoal_cudnn_graph_serial(g, config) : config;
+    if (config == NULL || shoal_cudnn_graph_plan(g, NULL, config, &plan, &nbytes) != CUDNN_STATUS_SUCCESS) {
+        return false;
+    }
+    if (nbytes > trial->nbytes) {
+        snprintf(g->why, sizeof(g->why), "engine %d wants %zu bytes of workspace", engine, nbytes);
+        trial->least = nbytes < trial->least ? nbytes : trial->least;
+        return false;
+    }
+    *choice_p = (shoal_cudnn_choice_t){plan, engine, trial->tried};
+    return true;
+}
+
+static bool try_mode(graph_t *g, trial_t *trial, cudnnBackendHeurMode_t mode, shoal_cudnn_choice_t *choice_p)
+{
+    descriptor_t configs[SHOAL_CUDNN_MAX_CANDIDATES];
+    int          count = shoal_cudnn_graph_candidates(g, NULL, mode, configs);
+    for (int i = 0; i < count; i++) {
+        if (try_config(g, trial, configs[i], choice_p)) {
+            return true;
+        }
+        if (trial->tried++ == 0) {
+            memcpy(trial->first, g->why, sizeof(trial->first));
+        }
+        g->status = CUDNN_STATUS_SUCCESS; /* what one configuration lacks, another may have */
+    }
+    return false;
+}
+
+static void explain_trial(graph_t *g, const trial_t *trial)
+{
+    char missed[128] = "";
+    if (trial->least != SIZE_MAX) {
+        snprintf(missed, sizeof(missed), "; the least workspace that one wants is %zu bytes, %zu more than the plan has reserved", trial->least,
+                 trial->least - trial->nbytes);
+    }
+    if (trial->tried == 0 && g->status == CUDNN_STATUS_SUCCESS) {
+        snprintf(g->why, sizeof(g->why), "its heuristics know no engine");
+    } else if (trial->tried > 0) {
+        snprintf(g->why, sizeof(g->why), "of %d configurations none will do, the first since: %.140s%s", trial->tried, trial->first, missed);
+    }
+    g->status = g->status == CUDNN_STATUS_SUCCESS ? CUDNN_STATUS_NOT_SUPPORTED : g->status;
+}
+
+cudnnStatus_t shoal_cudnn_graph_select(shoal_cudnn_graph_t *g, shoal_cudnn_pass_t pass, size_t nbytes, shoal_cudnn_choice_t *choice_p)
+{
+    trial_t trial = {.pass = pass, .nbytes = nbytes, .least = SIZE_MAX};
+    if (g->status != CUDNN_STATUS_SUCCESS || try_mode(g, &trial, CUDNN_HEUR_MODE_A, choice_p)) {
+        return g->status;
+    }
+    g->status = CUDNN_STATUS_SUCCESS; /* mode A may be an error where no engine of its kind is */
+    if (!try_mode(g, &trial, CUDNN_HEUR_MODE_FALLBACK, choice_p)) {
+        explain_trial(g, &trial);
     }
     return g->status;
 }

@@ -17,6 +17,7 @@ typedef enum {
     SHOAL_CUDNN_FORWARD,
     SHOAL_CUDNN_BACKWARD,         /* dq is summed up in fp32 by many blocks, in whatever order they come */
     SHOAL_CUDNN_BACKWARD_ORDERED, /* dq is one more product: same bits every time, but T x T scores per head in memory */
+    SHOAL_CUDNN_BACKWARD_SERIAL,  /* the first one's graph, by an engine whose blocks add to dq in a fixed order; not in every cuDNN */
 } shoal_cudnn_pass_t;
 
 /*
@@ -47,7 +48,7 @@ typedef enum {
     SHOAL_CUDNN_TENSOR_COUNT
 } shoal_cudnn_tensor_t;
 
-enum { SHOAL_CUDNN_MAX_OPS = 32, SHOAL_CUDNN_MAX_DESCRIPTORS = 160, SHOAL_CUDNN_WHY_SIZE = 320 };
+enum { SHOAL_CUDNN_MAX_OPS = 32, SHOAL_CUDNN_MAX_DESCRIPTORS = 512, SHOAL_CUDNN_WHY_SIZE = 320 };
 
 /* A graph, and every descriptor that was made for it. After the first error all steps are no-ops. */
 typedef struct {
@@ -68,18 +69,43 @@ typedef struct {
  */
 cudnnStatus_t shoal_cudnn_graph_build(shoal_cudnn_graph_t *g, cudnnHandle_t handle, const shoal_cudnn_shape_t *shape);
 
+enum { SHOAL_CUDNN_MAX_CANDIDATES = 16 };
+
 /*
- * The configuration that cuDNN's heuristics rank first; freed with g. `device` is a finalized DEVICEPROP descriptor, or NULL if g
- * has a handle.
+ * The configurations that cuDNN's heuristics of `mode` propose, the best first; freed with g. Returns how many, 0 after an error or
+ * where they know none. `device` is a finalized DEVICEPROP descriptor, or NULL if g has a handle.
  */
-cudnnStatus_t shoal_cudnn_graph_choose(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t device, cudnnBackendDescriptor_t *config_p);
+int shoal_cudnn_graph_candidates(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t device, cudnnBackendHeurMode_t mode,
+                                 cudnnBackendDescriptor_t configs_p[static SHOAL_CUDNN_MAX_CANDIDATES]);
 
 /* The number by which cuDNN knows the engine of a configuration; -1 after an error. */
 int shoal_cudnn_graph_engine(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t config);
 
-/* A finalized plan for a configuration, and the scratch memory that it wants; freed with g. `device` as above. */
+/*
+ * For BACKWARD_SERIAL: a copy of `config`, of sm_90's backward engine, that makes it add to dq in order; NULL where its engine is
+ * another or does not offer that, with the reason in g->why.
+ */
+cudnnBackendDescriptor_t shoal_cudnn_graph_serial(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t config);
+
+/*
+ * A finalized plan for a configuration, and the scratch memory that it wants; freed with g. `device` as above. The reason of a failure
+ * is in g->why, but g remains in order: another configuration can be tried.
+ */
 cudnnStatus_t shoal_cudnn_graph_plan(shoal_cudnn_graph_t *g, cudnnBackendDescriptor_t device, cudnnBackendDescriptor_t config,
                                      cudnnBackendDescriptor_t *plan_p, size_t *workspace_p);
+
+/* What shoal_cudnn_graph_select has found. */
+typedef struct {
+    cudnnBackendDescriptor_t plan;
+    int                      engine, rank; /* of how many configurations were tried before it */
+} shoal_cudnn_choice_t;
+
+/*
+ * The first configuration, of mode A and then of the fallbacks, that can be planned here, wants at most `nbytes` of scratch memory
+ * and, of a pass whose bits must be the same every time, is not noted as nondeterministic. g is of `pass` and has a handle. Where there
+ * is none, g->why tells what the first one lacked, how many were tried, and by how much the smallest missed `nbytes`.
+ */
+cudnnStatus_t shoal_cudnn_graph_select(shoal_cudnn_graph_t *g, shoal_cudnn_pass_t pass, size_t nbytes, shoal_cudnn_choice_t *choice_p);
 
 void shoal_cudnn_graph_release(shoal_cudnn_graph_t *g);
 

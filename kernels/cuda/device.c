@@ -109,14 +109,28 @@ static void cuda_close(shoal_device_t *device)
     free(cuda);
 }
 
+/* That a build has no cuDNN, configure has said, and `info` does: here `auto` only warns. */
+static shoal_status_t fill_attention(shoal_cuda_t *cuda)
+{
+#ifdef SHOAL_HAVE_CUDNN
+    return shoal_cuda_fill_cudnn(cuda);
+#else
+    if (cuda->attention == SHOAL_ATTENTION_CUDNN) {
+        shoal_error("run.attention = \"cudnn\": this build has no cuDNN (configure --with-cudnn)");
+        return SHOAL_ERR_CONFIG;
+    }
+    if (cuda->device >= 0) {
+        shoal_warn("device cuda: this build has no cuDNN: attention runs on slower kernels; run.attention = \"own\" says that they are meant");
+    }
+    return SHOAL_OK;
+#endif
+}
+
 static shoal_status_t fill(shoal_cuda_t *cuda)
 {
     shoal_cuda_fill_own(cuda->kernels);
     SHOAL_TRY(shoal_cuda_fill_cublaslt(cuda));
-#ifdef SHOAL_HAVE_CUDNN
-    SHOAL_TRY(shoal_cuda_fill_cudnn(cuda));
-#endif
-    return SHOAL_OK;
+    return cuda->attention == SHOAL_ATTENTION_OWN ? SHOAL_OK : fill_attention(cuda);
 }
 
 static shoal_status_t cuda_open(const shoal_device_config_t *config, shoal_device_t **device_p)
@@ -129,6 +143,7 @@ static shoal_status_t cuda_open(const shoal_device_config_t *config, shoal_devic
     }
     cuda->base.ops        = &shoal_cuda_device_ops;
     cuda->deterministic   = !config->nondeterministic;
+    cuda->attention       = config->attention;
     cuda->tune            = !config->untuned;
     cuda->tune_file       = tune_file();
     cuda->device          = -1;
@@ -239,6 +254,9 @@ static shoal_status_t cuda_workspace(shoal_device_t *device, const shoal_op_t *o
 {
     const shoal_cuda_kernel_t *kernel = NULL;
     SHOAL_TRY(find_kernel(shoal_cuda_of(device), op, &kernel));
+#ifdef SHOAL_HAVE_CUDNN
+    SHOAL_TRY(shoal_cuda_cudnn_check(shoal_cuda_of(device), op));
+#endif
     *nbytes_p = kernel->workspace != NULL ? kernel->workspace(shoal_cuda_of(device), op) : 0;
     return SHOAL_OK;
 }
