@@ -34,6 +34,9 @@ uint64_t shoal_data_nwindows(const shoal_data_t *data);
  */
 shoal_status_t shoal_data_sample(const shoal_data_t *data, uint64_t g, int32_t *inputs_p, int32_t *targets_p);
 
+/* Says that sample g will be asked for soon: its pages are read from now on, without waiting for them. */
+void shoal_data_expect(const shoal_data_t *data, uint64_t g);
+
 /* What a file holds, whatever the model. */
 typedef struct {
     const char *format; /* "raw uint16" or "llm.c version 1" */

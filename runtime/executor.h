@@ -33,7 +33,9 @@ typedef struct {
     char              *region;     /* of the device, step->total_nbytes; by the transport's `alloc`, where it has one */
     size_t             timeout_s;
     shoal_fetch_fn_t   fetch;
-    void              *fetch_context;
+    /* Called once a run while a device with a stream works on it: the time for what the next run will fetch. NULL: not. */
+    void (*fetch_ahead)(void *context);
+    void              *fetch_context; /* of both */
     bool               replay;         /* devices with a stream: record a program once and replay it, if the transport can be recorded */
     int                leave[SHOAL_LANE_COUNT]; /* likewise: multiprocessors that matmuls leave free while this lane may be at work */
     bool               check_every_op; /* likewise: wait behind every op, so that an error names the op; slow */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Running a program on a device with a stream. All tokens are fetched into page-locked memory first; then everything is enqueued in list order, each
+ * Running a program on a device with a stream. All tokens are fetched into page-locked memory first, which is a copy of what was read
+ * ahead while the device worked on the run before, for it is idle meanwhile (fetch_ahead); then everything is enqueued in list order, each
  * op on the queue of its lane, with a signal behind every op that another queue waits for; and the step ends when the queues do.
  * Collectives are enqueued too, by a transport that can, so there is no progress thread. The first run of a program enqueues op by op
  * (libraries choose and load their kernels then), the second is recorded, later ones replay the recording; where the transport's
@@ -553,6 +554,9 @@ shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound
     executor->config.device->ops->stream->forget_notes(executor->config.device);
     SHOAL_TRY(fetch_all(executor, bound, &times));
     SHOAL_TRY(launch(executor, bound));
+    if (executor->config.fetch_ahead != NULL) {
+        executor->config.fetch_ahead(executor->config.fetch_context);
+    }
     SHOAL_TRY(await_end(executor, bound));
     times.total = shoal_ms_since(executor->run_start_ns);
     SHOAL_TRY(read_times(executor, bound, &times));

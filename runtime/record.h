@@ -25,7 +25,7 @@ typedef struct {
     double   exposed_reduce_ms; /* compute waited for the reduce lane */
     double   gather_ms;         /* the gather lane was busy */
     double   reduce_ms;
-    double   data_ms;           /* token fetch */
+    double   data_ms;           /* token fetch; with a GPU, what it waited for: the rest is read ahead */
     double   optimizer_ms;      /* gradient norm and optimizer ops */
     double   grad_norm;         /* global, before clipping */
     double   lr;

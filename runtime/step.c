@@ -71,6 +71,21 @@ static shoal_status_t measure(shoal_step_t *step, const shoal_program_t *program
     return SHOAL_OK;
 }
 
+static size_t fetched_nbytes(const shoal_program_t *program)
+{
+    size_t nelem = 0;
+    for (int32_t i = 0; i < program->nnodes; i++) {
+        nelem += program->nodes[i].op.kind == SHOAL_OP_FETCH ? 2 * program->nodes[i].op.fetch.N : 0;
+    }
+    return nelem * sizeof(int32_t);
+}
+
+static void lay_out_host(shoal_step_t *step)
+{
+    step->ahead_nbytes  = fetched_nbytes(&step->train);
+    step->staged_nbytes = step->ahead_nbytes + (step->has_eval ? fetched_nbytes(&step->eval) : 0);
+}
+
 static void lay_out(shoal_step_t *step)
 {
     const shoal_program_t *larger = step->has_eval && step->eval.arena_nbytes > step->train.arena_nbytes ? &step->eval : &step->train;
@@ -122,6 +137,9 @@ shoal_status_t shoal_step_create(const shoal_spec_t *spec, int nranks, int rank,
         return status;
     }
     lay_out(step_p);
+    if (device->ops->stream != NULL) {
+        lay_out_host(step_p);
+    }
     return SHOAL_OK;
 }
 

@@ -26,6 +26,8 @@ typedef struct {
     size_t              total_nbytes;
     size_t              memory_nbytes[SHOAL_MEMORY_COUNT]; /* by category; with the slack they add up to total_nbytes */
     size_t              slack_nbytes;
+    /* Of the host, for a device with a stream: tokens on their way there, page-locked, and the training step's that comes next. */
+    size_t              staged_nbytes, ahead_nbytes;
 } shoal_step_t;
 
 /*

@@ -32,15 +32,68 @@ shoal_status_t shoal_trainer_agree(const shoal_peers_t *peers, shoal_status_t st
     return (shoal_status_t)worst;
 }
 
+/* The first of this rank's samples of a micro-batch, in the step whose first sample is `first`. */
+static uint64_t first_of_micro(const shoal_trainer_t *trainer, uint64_t first, size_t micro)
+{
+    size_t ranks = (size_t)trainer->peers.size;
+    return first + (micro * ranks + (size_t)trainer->peers.rank) * trainer->spec->batch.local;
+}
+
+static shoal_status_t read_micro(const shoal_trainer_t *trainer, const shoal_data_t *data, uint64_t first, int32_t *tokens_p,
+                                 int32_t *targets_p)
+{
+    size_t T = trainer->spec->model.seq;
+    for (size_t b = 0; b < trainer->spec->batch.local; b++) {
+        SHOAL_TRY(shoal_data_sample(data, first + b, tokens_p + b * T, targets_p + b * T));
+    }
+    return SHOAL_OK;
+}
+
 static shoal_status_t fetch(void *context, const shoal_op_t *op, int32_t *tokens_p, int32_t *targets_p)
 {
-    const shoal_trainer_t    *trainer = context;
+    const shoal_trainer_t *trainer = context;
+    uint64_t               first   = first_of_micro(trainer, trainer->fetch_first, op->fetch.micro);
+    bool ahead = trainer->ahead.is_held && trainer->fetch_data == trainer->train_data && trainer->fetch_first == trainer->ahead.held;
+    if (!ahead) {
+        return read_micro(trainer, trainer->fetch_data, first, tokens_p, targets_p);
+    }
+    SHOAL_TRY(trainer->ahead.status);
+    const int32_t *tokens = trainer->ahead.tokens + 2 * op->fetch.N * op->fetch.micro;
+    memcpy(tokens_p, tokens, op->fetch.N * sizeof(*tokens_p));
+    memcpy(targets_p, tokens + op->fetch.N, op->fetch.N * sizeof(*targets_p));
+    return SHOAL_OK;
+}
+
+/* Once for each step that comes next: a validation in between finds it done. */
+static void fetch_ahead(void *context)
+{
+    shoal_trainer_t          *trainer = context;
     const shoal_batch_spec_t *batch   = &trainer->spec->batch;
-    size_t                    T       = trainer->spec->model.seq;
-    size_t                    ranks   = (size_t)trainer->peers.size;
-    uint64_t first = trainer->fetch_first + (op->fetch.micro * ranks + (size_t)trainer->peers.rank) * batch->local;
-    for (size_t b = 0; b < batch->local; b++) {
-        SHOAL_TRY(shoal_data_sample(trainer->fetch_data, first + b, tokens_p + b * T, targets_p + b * T));
+    size_t                    N       = batch->local * trainer->spec->model.seq;
+    uint64_t                  want    = trainer->ahead.want;
+    if (!trainer->ahead.is_wanted || (trainer->ahead.is_held && trainer->ahead.held == want)) {
+        return;
+    }
+    for (size_t i = 0; i < batch->accumulate * batch->local; i++) {
+        shoal_data_expect(trainer->train_data, first_of_micro(trainer, want, i / batch->local) + i % batch->local);
+    }
+    trainer->ahead.held    = want;
+    trainer->ahead.is_held = true;
+    trainer->ahead.status  = SHOAL_OK;
+    for (size_t micro = 0; micro < batch->accumulate && trainer->ahead.status == SHOAL_OK; micro++) {
+        int32_t *tokens       = trainer->ahead.tokens + 2 * N * micro;
+        trainer->ahead.status = read_micro(trainer, trainer->train_data, first_of_micro(trainer, want, micro), tokens, tokens + N);
+    }
+}
+
+static shoal_status_t alloc_ahead(shoal_trainer_t *trainer)
+{
+    if (trainer->step.ahead_nbytes > 0) {
+        trainer->ahead.tokens = malloc(trainer->step.ahead_nbytes);
+        if (trainer->ahead.tokens == NULL) {
+            shoal_error("no memory for the next step's tokens");
+            return SHOAL_ERR_NO_MEMORY;
+        }
     }
     return SHOAL_OK;
 }
@@ -191,7 +244,8 @@ static shoal_status_t assemble(shoal_trainer_t *trainer)
 {
     const shoal_spec_t *spec = trainer->spec;
     SHOAL_TRY(shoal_step_create(spec, trainer->peers.size, trainer->peers.rank, trainer->device, trainer->transport_ops, &trainer->step));
-    return open_data(trainer);
+    SHOAL_TRY(open_data(trainer));
+    return alloc_ahead(trainer);
 }
 
 /* The transport goes first where it has a wish: collectives work on this memory. */
@@ -258,6 +312,7 @@ static shoal_status_t connect(shoal_trainer_t *trainer)
         .region        = trainer->region,
         .timeout_s     = trainer->spec->run.timeout_s,
         .fetch         = fetch,
+        .fetch_ahead   = fetch_ahead,
         .fetch_context = trainer,
         .replay         = trainer->spec->run.graph,
         .leave          = {[SHOAL_LANE_GATHER] = shared ? asked.max_ctas[SHOAL_COMM_GATHER] : 0,
@@ -323,6 +378,7 @@ void shoal_trainer_destroy(shoal_trainer_t *trainer)
     if (trainer->region != NULL) {
         trainer->device->ops->free(trainer->device, trainer->region, trainer->step.total_nbytes);
     }
+    free(trainer->ahead.tokens);
     shoal_data_close(trainer->train_data);
     shoal_data_close(trainer->valid_data);
     shoal_step_destroy(&trainer->step);
@@ -371,6 +427,8 @@ shoal_status_t shoal_trainer_step(shoal_trainer_t *trainer, size_t t, shoal_step
     shoal_times_t times;
     trainer->fetch_data  = trainer->train_data;
     trainer->fetch_first = (uint64_t)(t - 1) * trainer->spec->batch.global;
+    trainer->ahead.is_wanted = t < trainer->spec->run.steps;
+    trainer->ahead.want      = (uint64_t)t * trainer->spec->batch.global;
     SHOAL_TRY(upload_scalars(trainer, t, &lr));
     shoal_executor_time_ops(trainer->executor, trainer->time_ops || t == trainer->spec->run.trace_step);
     shoal_status_t status = shoal_executor_run(trainer->executor, &trainer->step.train, &times);

@@ -34,6 +34,13 @@ typedef struct {
     /* What the fetch callback reads. */
     const shoal_data_t *fetch_data;
     uint64_t            fetch_first; /* global index of the step's first sample */
+    /* What is read while a GPU works: the tokens and targets of the next training step, as its FETCH ops will ask for them. */
+    struct {
+        int32_t       *tokens;     /* (accumulate, 2, local, T) */
+        uint64_t       want, held; /* first sample of the step that comes next, and of the one that tokens holds */
+        bool           is_wanted, is_held;
+        shoal_status_t status;     /* of reading it, for the step itself to return; it has been logged */
+    } ahead;
 } shoal_trainer_t;
 
 /* The trainer holds pointers into itself: it must not be moved. Destroy also after a failed creation. */

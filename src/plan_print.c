@@ -72,6 +72,21 @@ static void print_logits(const shoal_step_t *step)
            "logits", logits, (double)logits * 0x1p-20, step->head_chunk);
 }
 
+static size_t host_nbytes(const shoal_step_t *step)
+{
+    return step->staged_nbytes + step->ahead_nbytes;
+}
+
+static void print_host(const shoal_step_t *step)
+{
+    if (host_nbytes(step) > 0) {
+        printf("  %-14s %15zu  %10.2f MiB  (of the host, for tokens: page-locked %zu, of the next "
+               "step %zu)\n",
+               "beside it", host_nbytes(step), (double)host_nbytes(step) * 0x1p-20,
+               step->staged_nbytes, step->ahead_nbytes);
+    }
+}
+
 static void print_memory(const shoal_plan_view_t *view)
 {
     const shoal_step_t *step = view->step;
@@ -85,6 +100,7 @@ static void print_memory(const shoal_plan_view_t *view)
     print_logits(step);
     printf("  %-14s %15zu  %10.2f MiB\n", "total", step->total_nbytes,
            (double)step->total_nbytes * 0x1p-20);
+    print_host(step);
     if (view->reserve_nbytes > 0) {
         printf(
             "  %-14s %15zu  %10.2f MiB  (left to libraries and communicators: run.reserve_gib)\n",
@@ -254,6 +270,7 @@ static void add_memory(json_t *plan, const shoal_plan_view_t *view)
     json_object_set_new(plan, "reserve_nbytes", json_integer((json_int_t)view->reserve_nbytes));
     json_object_set_new(plan, "available_nbytes", json_integer((json_int_t)available_nbytes(view)));
     json_object_set_new(plan, "fits", json_boolean(fits(view)));
+    json_object_set_new(plan, "host_nbytes", json_integer((json_int_t)host_nbytes(step)));
     json_object_set_new(plan, "head_chunk", json_integer((json_int_t)step->head_chunk));
     json_object_set_new(plan, "logits_nbytes", json_integer((json_int_t)logits_nbytes(step)));
 }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 /* after the five above */
 #include <cmocka.h>
 
@@ -121,6 +122,76 @@ static void test_steps_do_not_allocate(void **state)
     assert_int_equal(train_run_with(1, base, &run, "run.device=cuda model.arch=enoki"), 0);
     assert_int_equal(train_run_with(2, base, &run, "run.device=cuda model.arch=enoki run.trace_step=4"), 0);
     train_run_after_step = NULL;
+}
+
+/* ---- tokens, read while the device works ---- */
+
+static char own_tokens[] = "/tmp/shoal-test-XXXXXX";
+
+/* A copy of the first `nbytes` of the fixture, or of all. */
+static void copy_tokens(size_t nbytes)
+{
+    static char bytes[65536];
+    FILE       *from = fopen(tokens + strlen("data.train="), "rb"), *to = fopen(own_tokens, "wb");
+    assert_true(from != NULL && to != NULL);
+    size_t n = fread(bytes, 1, nbytes < sizeof(bytes) ? nbytes : sizeof(bytes), from);
+    assert_int_equal(fwrite(bytes, 1, n, to), n);
+    assert_int_equal(fclose(from) + fclose(to), 0);
+}
+
+/* In place, as the file is mapped: no token id of it is of the vocabulary any more. */
+static void spoil_tokens(size_t step)
+{
+    FILE *file = step == 1 ? fopen(own_tokens, "r+b") : NULL;
+    for (int i = 0; file != NULL && i < 36812; i++) {
+        fputc(0xff, file);
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+}
+
+/* The file is spoiled behind step 1: step 2 has its tokens by then, step 3 has not, and a last step has asked for none beyond. */
+static void test_fetches_ahead(void **state)
+{
+    (void)state;
+    train_run_t before, run;
+    int         file = mkstemp(own_tokens);
+    close(file);
+    copy_tokens(SIZE_MAX);
+    make_machine("");
+    assert_int_equal(train_run_with(1, base, &before, "run.device=cuda model.arch=enoki run.steps=2 data.train=%s", own_tokens), 0);
+    train_run_after_step = spoil_tokens;
+    for (int nranks = 1; nranks <= 2; nranks++) {
+        copy_tokens(SIZE_MAX);
+        assert_int_equal(train_run_with(nranks, base, &run, "run.device=cuda model.arch=enoki run.steps=2 batch.local=%d data.train=%s",
+                                        8 / nranks, own_tokens), 0);
+        assert_true(train_run_distance(&run, &before) <= (nranks == 1 ? 0.0 : 2e-2));
+    }
+    copy_tokens(SIZE_MAX);
+    capture_begin();
+    int         code = train_run_with(1, base, &run, "run.device=cuda model.arch=enoki run.steps=3 data.train=%s", own_tokens);
+    const char *text = capture_end();
+    train_run_after_step = NULL;
+    unlink(own_tokens);
+    assert_int_equal(code, 6);
+    assert_contains(text, "token id 65535 in a vocabulary of 256");
+    assert_null(strstr(strstr(text, "token id") + 1, "token id"));
+}
+
+/* 20 windows make two and a half epochs of five steps, with validation after every second, and micro-batches. */
+static void test_epochs_and_validation(void **state)
+{
+    (void)state;
+    char words[256];
+    snprintf(own_tokens, sizeof(own_tokens), "/tmp/shoal-test-XXXXXX");
+    int file = mkstemp(own_tokens);
+    close(file);
+    copy_tokens((20 * 16 + 1) * 2);
+    snprintf(words, sizeof(words), "model.arch=enoki precision.compute=fp32 precision.gather=fp32 batch.local=5 batch.accumulate=2 "
+             "run.eval_every=2 run.eval_batches=1 data.train=%s data.valid=%s", own_tokens, own_tokens);
+    check_follows_cpu(words, 1e-5);
+    unlink(own_tokens);
 }
 
 /* ---- errors ---- */
@@ -278,6 +349,8 @@ int main(void)
         cmocka_unit_test(test_head_chunk),
         cmocka_unit_test(test_replay),
         cmocka_unit_test(test_steps_do_not_allocate),
+        cmocka_unit_test(test_fetches_ahead),
+        cmocka_unit_test(test_epochs_and_validation),
         cmocka_unit_test(test_error_names_the_layer),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_out_of_memory),

@@ -36,6 +36,10 @@ static shoal_status_t steps(shoal_trainer_t *trainer, size_t nsteps, train_run_t
         shoal_step_record_t record;
         bool                stopped;
         SHOAL_TRY(shoal_trainer_step(trainer, t, &record, &stopped));
+        if (trainer->step.has_eval && t < nsteps && t % trainer->spec->run.eval_every == 0) {
+            double loss;
+            SHOAL_TRY(shoal_trainer_eval(trainer, &loss));
+        }
         if (train_run_after_step != NULL) {
             train_run_after_step(t);
         }
