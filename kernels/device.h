@@ -42,7 +42,8 @@ typedef struct {
 typedef struct {
     char   name[112];          /* the processor's name; of a GPU with its driver's version */
     char   kernels[192];       /* what the matrix products and attention run on; after the runs, also what did not run as meant */
-    char   id[32];             /* the same for ranks of one host that share the device's memory, such as a PCI address */
+    char   id[48];             /* the same for ranks of one host that share the device's memory: "" or of a GPU, or a part of one, the UUID */
+    char   pci[32];            /* where a GPU stands; its parts stand in one place. "" of what is no GPU */
     size_t memory_nbytes;      /* what these ranks together may hope to allocate now */
     size_t total_nbytes;       /* of a GPU: all of its memory, so that the difference is in use, by whomever; 0: not known */
     double peak_f32_flops;     /* dense peak per rank, by datasheet; 0 where none is known (CPU): see measure_peak */

@@ -45,10 +45,10 @@ shoal_status_t shoal_seat_check(const shoal_seat_t *all, int nranks, const char 
                 continue;
             }
             if (speaks) {
-                shoal_error("ranks %d and %d of %s both got the GPU at %s: start one task for each GPU, every task seeing all GPUs of its "
+                shoal_error("ranks %d and %d of %s both got the GPU at %s (%s): start one task for each GPU, every task seeing all GPUs of its "
                             "node (--ntasks-per-node and --gpus-per-node alike, no --gpus-per-task, no --gpu-bind); SHOAL_SHARE_GPU=1 "
                             "lets ranks share a GPU, slowly",
-                            a, b, hosts[a], all[a].id);
+                            a, b, hosts[a], all[a].pci, all[a].id);
             }
             return SHOAL_ERR_CONFIG;
         }

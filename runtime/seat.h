@@ -12,6 +12,7 @@ typedef struct {
     int  node;      /* as the bootstrap tells hosts apart: their names may repeat */
     bool exclusive; /* a GPU, and nobody said that ranks may share it */
     char id[sizeof(((shoal_device_info_t *)0)->id)];
+    char pci[sizeof(((shoal_device_info_t *)0)->pci)];
 } shoal_seat_t;
 
 /* The seats of all ranks, to be freed by the caller. Collective. */

@@ -211,7 +211,7 @@ static shoal_status_t move_near(shoal_trainer_t *trainer, const shoal_seat_t *al
     const char              *ids[world->local_size];
     for (int r = 0; r < world->size; r++) {
         if (all[r].node == world->node) {
-            ids[world->local_ranks[r]] = all[r].id;
+            ids[world->local_ranks[r]] = all[r].pci;
         }
     }
     return shoal_affinity_move_near(ids, world->local_rank, world->local_size, &trainer->affinity);
@@ -226,6 +226,7 @@ static shoal_status_t take_seat(shoal_trainer_t *trainer)
     shoal_seat_t            mine  = {.node = world->node, .exclusive = gpu && (share == NULL || strcmp(share, "1") != 0)};
     shoal_seat_t           *all;
     memcpy(mine.id, trainer->device_info.id, sizeof(mine.id));
+    memcpy(mine.pci, trainer->device_info.pci, sizeof(mine.pci));
     SHOAL_TRY(shoal_seat_gather(&trainer->peers, &mine, &all));
     shoal_status_t status = shoal_seat_check(all, world->size, (const char (*)[64])world->hosts, world->rank == 0);
     trainer->sharers      = shoal_seat_sharers(all, world->size, world->rank);
@@ -233,7 +234,7 @@ static shoal_status_t take_seat(shoal_trainer_t *trainer)
         status = move_near(trainer, all);
     }
     if (status == SHOAL_OK && trainer->sharers > 1 && gpu && world->local_rank == 0) {
-        shoal_warn("%d ranks of %s share the GPU at %s", trainer->sharers, world->host, mine.id);
+        shoal_warn("%d ranks of %s share the GPU at %s", trainer->sharers, world->host, mine.pci);
     }
     free(all);
     return status;

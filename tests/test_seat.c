@@ -105,7 +105,7 @@ static const char hosts[][64] = {"n1", "n1", "n2", "n2"};
 static void test_sharers(void **state)
 {
     (void)state;
-    shoal_seat_t seats[] = {{0, true, FIRST}, {0, true, SECOND}, {1, true, FIRST}, {1, true, SECOND}};
+    shoal_seat_t seats[] = {{0, true, "a", FIRST}, {0, true, "b", SECOND}, {1, true, "c", FIRST}, {1, true, "d", SECOND}};
     assert_int_equal(shoal_seat_check(seats, 4, hosts, true), SHOAL_OK);
     assert_int_equal(shoal_seat_sharers(seats, 4, 3), 1);
     seats[3] = seats[2];
@@ -114,7 +114,7 @@ static void test_sharers(void **state)
     const char    *text = capture_end();
     assert_int_equal(status, SHOAL_ERR_CONFIG);
     assert_int_equal(silent, SHOAL_ERR_CONFIG);
-    assert_contains(text, "ranks 2 and 3 of n2 both got the GPU at " FIRST);
+    assert_contains(text, "ranks 2 and 3 of n2 both got the GPU at " FIRST " (c)");
     assert_contains(text, "SHOAL_SHARE_GPU=1");
     assert_null(strchr(strchr(text, '\n') + 1, '\n'));
     seats[2].exclusive = false;
@@ -124,12 +124,21 @@ static void test_sharers(void **state)
     assert_int_equal(shoal_seat_sharers(seats, 4, 3), 2);
 }
 
+/* Two parts of one GPU stand in one place, and are two devices with memory of their own. */
+static void test_parts(void **state)
+{
+    (void)state;
+    shoal_seat_t seats[] = {{0, true, "a", FIRST}, {0, true, "b", FIRST}};
+    assert_int_equal(shoal_seat_check(seats, 2, hosts, true), SHOAL_OK);
+    assert_int_equal(shoal_seat_sharers(seats, 2, 1), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_near_cores),
         cmocka_unit_test(test_move),
-        cmocka_unit_test(test_sharers),
+        cmocka_unit_test(test_sharers), cmocka_unit_test(test_parts),
     };
     const char *source = getenv("SHOAL_SRCDIR");
     snprintf(machine, sizeof(machine), "%s/tests/fixtures/two-sockets-four-gpus.xml", source != NULL ? source : ".");

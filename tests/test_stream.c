@@ -239,6 +239,15 @@ static void test_refusals(void **state)
     assert_null(strstr(strstr(text, "both got") + 1, "both got"));
 }
 
+/* A GPU in three parts is three devices at one address. */
+static void test_parts(void **state)
+{
+    (void)state;
+    train_run_t run;
+    make_machine("parts=1");
+    assert_int_equal(train_run_with(2, base, &run, "run.device=cuda model.arch=enoki run.steps=2"), 0);
+}
+
 /* In a process of its own: a device takes 1 MiB, and there is no more. */
 static int take_too_much(void *argument)
 {
@@ -353,6 +362,7 @@ int main(void)
         cmocka_unit_test(test_epochs_and_validation),
         cmocka_unit_test(test_error_names_the_layer),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_reserve),
         cmocka_unit_test(test_several_ranks),

@@ -43,6 +43,7 @@ struct shoal_cuda {
     char                   name[80];
     /* Memory of the GPU that is planned for, where device is -1. */
     size_t                 planned_nbytes;
+    char                   uuid[40];        /* as nvidia-smi prints it, without "GPU-" or "MIG-"; "" without a GPU */
     int                    multiprocessors;
     int                    room;            /* multiprocessors that matmuls leave to other queues now: leave_room */
     int                    capability;      /* 90 for sm_90 */

@@ -60,11 +60,21 @@ static shoal_status_t find_gpu(const shoal_device_config_t *config, int *device_
     return SHOAL_OK;
 }
 
+/* Of a part of a GPU (MIG) it is the part's own, where a PCI address would be the whole's: CUDA asks its driver since 11.4 for that one. */
+static void print_uuid(const cudaUUID_t *uuid, char text_p[static 40])
+{
+    for (size_t i = 0, n = 0; i < sizeof(uuid->bytes); i++) {
+        bool hyphen = i == 4 || i == 6 || i == 8 || i == 10;
+        n += (size_t)snprintf(text_p + n, 40 - n, "%s%02x", hyphen ? "-" : "", (unsigned char)uuid->bytes[i]);
+    }
+}
+
 static shoal_status_t read_properties(shoal_cuda_t *cuda, const shoal_device_config_t *config)
 {
     struct cudaDeviceProp properties;
     SHOAL_CUDA_TRY(cudaGetDeviceProperties(&properties, cuda->device));
     snprintf(cuda->name, sizeof(cuda->name), "%.79s", properties.name);
+    print_uuid(&properties.uuid, cuda->uuid);
     cuda->multiprocessors = properties.multiProcessorCount;
     cuda->capability      = 10 * properties.major + properties.minor;
     if (cuda->capability < OLDEST_CAPABILITY) {
@@ -187,7 +197,8 @@ static void cuda_info(shoal_device_t *device, shoal_device_info_t *info_p)
                                     .stores_scores   = cuda->deterministic};
     if (cuda->device >= 0) {
         cudaMemGetInfo(&info_p->memory_nbytes, &info_p->total_nbytes);
-        cudaDeviceGetPCIBusId(info_p->id, sizeof(info_p->id), cuda->device);
+        cudaDeviceGetPCIBusId(info_p->pci, sizeof(info_p->pci), cuda->device);
+        memcpy(info_p->id, cuda->uuid, sizeof(cuda->uuid));
     }
     shoal_cuda_sheet(name, info_p);
     describe_kernels(cuda, info_p);

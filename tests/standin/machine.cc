@@ -23,7 +23,7 @@ thread_local int         device = 0;
 
 const std::string known[] = {"devices", "driver", "capability", "memory", "name", "seed", "fault", "mute",
                              "graph_takes", "comm_takes",
-                             "matmul_takes"};
+                             "matmul_takes", "parts"};
 
 bool is_known(const std::string &name)
 {
@@ -242,6 +242,12 @@ cudaError_t cudaInitDevice(int chosen, unsigned, unsigned)
 
 enum { MULTIPROCESSORS = 132, L2_NBYTES = 50 << 20, SHARED_NBYTES = 227 << 10 };
 
+/* Parts of one GPU have its address. */
+static int bus_of(int asked)
+{
+    return setting("parts", 0) != 0 ? 1 : asked + 1;
+}
+
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties_p, int asked)
 {
     return call([&] {
@@ -259,7 +265,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties_p, int asked)
         properties_p->l2CacheSize            = L2_NBYTES;
         properties_p->sharedMemPerBlockOptin = SHARED_NBYTES;
         properties_p->warpSize               = 32;
-        properties_p->pciBusID               = asked + 1;
+        properties_p->pciBusID               = bus_of(asked);
         return cudaSuccess;
     });
 }
@@ -286,7 +292,7 @@ cudaError_t cudaDeviceGetPCIBusId(char *id, int nbytes, int asked)
 {
     return call([&] {
         cudaError_t error = check_device(asked);
-        if (error == cudaSuccess && std::snprintf(id, (size_t)nbytes, "0000:%02X:00.0", asked + 1) >= nbytes) {
+        if (error == cudaSuccess && std::snprintf(id, (size_t)nbytes, "0000:%02X:00.0", bus_of(asked)) >= nbytes) {
             return cudaErrorInvalidValue;
         }
         return error;
