@@ -23,7 +23,7 @@ static bool read_numbers(const char *directory, const char *file, const char *fo
 {
     char path[1024];
     snprintf(path, sizeof(path), "%s/%s", directory, file);
-    FILE *f = fopen(path, "r");
+    FILE *f = fopen(path, "re");
     if (f == NULL) {
         return false;
     }
@@ -48,7 +48,7 @@ static double cpu_quota(void)
 {
     char   line[512], path[1024];
     double quota = 1e9;
-    FILE  *f     = fopen("/proc/self/cgroup", "r");
+    FILE  *f     = fopen("/proc/self/cgroup", "re");
     while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
         line[strcspn(line, "\n")] = '\0';
         char *controllers         = strchr(line, ':');

@@ -14,7 +14,10 @@
 #include "base/log.h"
 #include "runtime/bootstrap_backend.h"
 
-enum { BOOT_ID_NBYTES = 40 };
+enum {
+    BOOT_ID_NBYTES = 40,
+    NAMING_S       = 2, /* how long a rank waits only to have a missing one named */
+};
 
 typedef struct {
     char name[SHOAL_HOST_NBYTES];
@@ -194,6 +197,25 @@ static shoal_status_t find_hosts(shoal_bootstrap_t *b)
 
 /* ---- The interface ---- */
 
+static double first_patience_s = SHOAL_BOOTSTRAP_PATIENCE_S;
+
+void shoal_bootstrap_set_patience(double seconds)
+{
+    first_patience_s = seconds;
+}
+
+double shoal_bootstrap_first_patience(void)
+{
+    return first_patience_s;
+}
+
+void shoal_bootstrap_hurry(shoal_bootstrap_t *bootstrap, shoal_status_t status)
+{
+    if (status == SHOAL_ERR_PEER && bootstrap->patience_s > NAMING_S) {
+        bootstrap->patience_s = NAMING_S;
+    }
+}
+
 shoal_status_t shoal_bootstrap_open(const char *name, shoal_bootstrap_t **bootstrap_p)
 {
     shoal_launcher_t             launcher = shoal_launcher_from_environment();
@@ -201,11 +223,18 @@ shoal_status_t shoal_bootstrap_open(const char *name, shoal_bootstrap_t **bootst
     shoal_bootstrap_t           *b        = NULL;
     SHOAL_TRY(choose_backend(name, &launcher, &ops));
     SHOAL_TRY(ops->open(&b));
-    b->ops = ops;
+    b->ops        = ops;
+    b->patience_s = first_patience_s;
+    b->stage      = "the ranks finding each other";
 
     shoal_status_t status = check_not_alone(b, &launcher);
     if (status == SHOAL_OK) {
         status = find_hosts(b);
+    }
+    if (status == SHOAL_ERR_PEER) {
+        /* An orderly end would wait for the missing rank as well, which only the launcher can end. */
+        b->ops->abort(b, shoal_status_exit_code(status), shoal_status_string(status));
+        _exit(shoal_status_exit_code(status));
     }
     if (status != SHOAL_OK) {
         shoal_bootstrap_close(b);
@@ -228,7 +257,12 @@ void shoal_bootstrap_close(shoal_bootstrap_t *bootstrap)
 static shoal_status_t peers_exchange(void *context, const void *mine, size_t nbytes, void *all_p)
 {
     shoal_bootstrap_t *bootstrap = context;
-    return bootstrap->ops->exchange(bootstrap, mine, nbytes, all_p);
+    if (bootstrap->lost) {
+        return SHOAL_ERR_PEER;
+    }
+    shoal_status_t status = bootstrap->ops->exchange(bootstrap, mine, nbytes, all_p);
+    bootstrap->lost       = status == SHOAL_ERR_PEER;
+    return status;
 }
 
 shoal_peers_t shoal_bootstrap_peers(shoal_bootstrap_t *bootstrap)

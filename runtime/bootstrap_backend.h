@@ -21,6 +21,9 @@ extern const shoal_bootstrap_ops_t shoal_bootstrap_mpi;
 /* True in a process that shoal_bootstrap_launch_local forked as a rank. */
 bool shoal_bootstrap_is_local_rank(void);
 
+/* As set by shoal_bootstrap_set_patience. */
+double shoal_bootstrap_first_patience(void);
+
 /* What the environment says about who launched this process. */
 typedef struct {
     int  size;    /* how many tasks the launcher started, 1 when there is no launcher */

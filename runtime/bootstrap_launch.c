@@ -29,10 +29,9 @@
 enum { GRACE_MS = 5000 };
 
 typedef struct {
-    pid_t  pid; /* 0 once reaped */
-    int    fd;
-    void  *offer; /* what the rank contributes to the exchange, NULL while it is not in one */
-    size_t offer_nbytes;
+    pid_t           pid; /* 0 once reaped */
+    int             fd;
+    shoal_mailbox_t mail; /* complete: the rank waits in an exchange, with its part in mail.body */
 } rank_state_t;
 
 typedef struct {
@@ -44,6 +43,9 @@ typedef struct {
     int64_t       kill_at_ns; /* when the grace ends, 0 while nothing has failed */
     bool          killed;      /* the grace has ended */
     bool          only_echoes; /* every failure so far was a rank that had lost another */
+    char         *answer;      /* to the last exchange; the ranks' mailboxes send it */
+    int64_t       wait_since_ns, wait_until_ns; /* of the exchange that some ranks are in, or of the first; until 0: none */
+    char          stage[SHOAL_LOCAL_STAGE_NBYTES]; /* what the waiting ranks are at */
     sigset_t      old_mask;
     rank_state_t *ranks;   /* (size) */
     struct pollfd *polls;  /* (size + 1), the signalfd last */
@@ -70,76 +72,86 @@ static void fail(launch_t *job, int exit_code, int grace_ms)
 
 /* ---- Exchanges ---- */
 
-static void drop_offers(launch_t *job)
+static void begin_waiting(launch_t *job, double seconds)
 {
-    for (int r = 0; r < job->size; r++) {
-        free(job->ranks[r].offer);
-        job->ranks[r].offer = NULL;
-    }
+    job->wait_since_ns = shoal_time_ns();
+    job->wait_until_ns = job->wait_since_ns + (int64_t)(seconds * 1e9);
 }
 
-/* Once a rank has left, an exchange cannot complete: whoever waits in one is told. */
-static void refuse_exchange(launch_t *job)
+/* Tells whoever waits in the exchange that it cannot complete. So short an answer always fits the socket's empty buffer. */
+static void refuse_exchange(launch_t *job, shoal_local_kind_t why, int lost_rank)
 {
-    shoal_local_header_t answer = {.kind = SHOAL_LOCAL_LOST, .value = job->lost_rank};
+    shoal_local_header_t answer = {.magic = SHOAL_LOCAL_MAGIC, .kind = why, .value = lost_rank};
     for (int r = 0; r < job->size; r++) {
-        if (job->ranks[r].offer != NULL) {
-            (void)shoal_local_send(job->ranks[r].fd, &answer, sizeof(answer));
+        if (job->ranks[r].mail.complete) {
+            shoal_mailbox_clear(&job->ranks[r].mail);
+            shoal_mailbox_answer(&job->ranks[r].mail, job->ranks[r].fd, &answer, sizeof(answer));
+            job->ranks[r].mail.out_sent = job->ranks[r].mail.out_nbytes;
         }
     }
-    drop_offers(job);
+    job->wait_until_ns = 0;
 }
 
 static bool exchange_is_complete(const launch_t *job)
 {
     for (int r = 0; r < job->size; r++) {
-        if (job->ranks[r].offer == NULL) {
+        if (!job->ranks[r].mail.complete) {
             return false;
         }
     }
     return true;
 }
 
-/* A rank that dies while it is answered is seen by reap(); its send error needs no handling here. */
+/*
+ * Every rank has taken the whole of the last answer, or it could not have come to this exchange: the buffer is free. A rank
+ * that dies while it is answered is seen by reap().
+ */
 static void answer_exchange(launch_t *job)
 {
-    shoal_local_header_t answer = {.kind = SHOAL_LOCAL_EXCHANGE, .nbytes = job->ranks[0].offer_nbytes};
-    for (int r = 0; r < job->size; r++) {
-        (void)shoal_local_send(job->ranks[r].fd, &answer, sizeof(answer));
-        for (int q = 0; q < job->size; q++) {
-            (void)shoal_local_send(job->ranks[r].fd, job->ranks[q].offer, answer.nbytes);
-        }
+    size_t nbytes = job->ranks[0].mail.header.nbytes, total = sizeof(shoal_local_header_t) + nbytes * (size_t)job->size;
+    free(job->answer);
+    job->answer = malloc(total);
+    if (job->answer == NULL) {
+        shoal_error("no memory to exchange %zu bytes among %d ranks", nbytes, job->size);
+        fail(job, shoal_status_exit_code(SHOAL_ERR_NO_MEMORY), 0);
+        return;
     }
-    drop_offers(job);
+    shoal_local_header_t header = {.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .nbytes = nbytes};
+    memcpy(job->answer, &header, sizeof(header));
+    for (int r = 0; r < job->size; r++) {
+        memcpy(job->answer + sizeof(header) + (size_t)r * nbytes, job->ranks[r].mail.body, nbytes);
+        shoal_mailbox_clear(&job->ranks[r].mail);
+    }
+    job->wait_until_ns = 0;
+    for (int r = 0; r < job->size; r++) {
+        shoal_mailbox_answer(&job->ranks[r].mail, job->ranks[r].fd, job->answer, total);
+    }
 }
 
 /* ranks must agree on the size of an exchange: a mismatch is a bug in the caller that would corrupt everyone. */
 static bool offers_agree(const launch_t *job)
 {
     for (int r = 1; r < job->size; r++) {
-        if (job->ranks[r].offer_nbytes != job->ranks[0].offer_nbytes) {
-            shoal_error("ranks 0 and %d exchange %zu and %zu bytes", r, job->ranks[0].offer_nbytes,
-                        job->ranks[r].offer_nbytes);
+        size_t first = job->ranks[0].mail.header.nbytes, other = job->ranks[r].mail.header.nbytes;
+        if (first != other) {
+            shoal_error("ranks 0 and %d exchange %zu and %zu bytes", r, first, other);
             return false;
         }
     }
     return true;
 }
 
-static void take_offer(launch_t *job, int rank, size_t nbytes)
+static void take_offer(launch_t *job, const shoal_local_header_t *header)
 {
-    rank_state_t *r = &job->ranks[rank];
-    r->offer        = malloc(nbytes + 1); /* never NULL for an empty contribution */
-    r->offer_nbytes = nbytes;
-    if (r->offer == NULL) {
-        fail(job, shoal_status_exit_code(SHOAL_ERR_NO_MEMORY), 0);
-        return;
+    int64_t until_ns = shoal_time_ns() + (int64_t)header->patience_ms * 1000000;
+    if (job->wait_until_ns == 0) {
+        begin_waiting(job, (double)header->patience_ms * 1e-3);
+    } else if (until_ns < job->wait_until_ns) {
+        job->wait_until_ns = until_ns; /* a rank that has waited for the others before, elsewhere, is less patient */
     }
-    if (shoal_local_recv(r->fd, r->offer, nbytes) != SHOAL_OK) {
-        return; /* it died half way; reap() will say so */
-    }
+    memcpy(job->stage, header->stage, sizeof(job->stage));
     if (job->lost_rank >= 0) {
-        refuse_exchange(job);
+        refuse_exchange(job, SHOAL_LOCAL_LOST, job->lost_rank);
     } else if (exchange_is_complete(job)) {
         if (offers_agree(job)) {
             answer_exchange(job);
@@ -149,16 +161,82 @@ static void take_offer(launch_t *job, int rank, size_t nbytes)
     }
 }
 
+static void refuse_message(launch_t *job, int rank, shoal_status_t status)
+{
+    job->polls[rank].fd = -1;
+    if (status == SHOAL_ERR_INVALID) {
+        shoal_error("rank %d sent its launcher something that is no message (kind %u); ending the job", rank,
+                    (unsigned)job->ranks[rank].mail.header.kind);
+        fail(job, shoal_status_exit_code(SHOAL_ERR_INTERNAL), 0);
+    } else if (status == SHOAL_ERR_NO_MEMORY) {
+        shoal_error("no memory for a message of rank %d", rank);
+        fail(job, shoal_status_exit_code(status), 0);
+    } /* else it is closed: what that means is known when the process is reaped */
+}
+
 static void serve_rank(launch_t *job, int rank)
 {
-    shoal_local_header_t header;
-    if (shoal_local_recv(job->ranks[rank].fd, &header, sizeof(header)) != SHOAL_OK) {
-        job->polls[rank].fd = -1; /* closed: what it means is known when the process is reaped */
-    } else if (header.kind == SHOAL_LOCAL_EXCHANGE) {
-        take_offer(job, rank, header.nbytes);
-    } else if (header.kind == SHOAL_LOCAL_ABORT) {
-        fail(job, header.value, 0);
+    shoal_mailbox_t *mail = &job->ranks[rank].mail;
+    shoal_mailbox_write(mail, job->ranks[rank].fd);
+    if ((job->polls[rank].revents & ~POLLOUT) == 0) {
+        return;
     }
+    shoal_status_t status = shoal_mailbox_read(mail, job->ranks[rank].fd);
+    if (status < 0) {
+        refuse_message(job, rank, status);
+    } else if (status == SHOAL_OK && mail->header.kind == SHOAL_LOCAL_ABORT) {
+        int code = mail->header.value;
+        shoal_mailbox_clear(mail);
+        fail(job, code > 0 && code < 256 ? code : shoal_status_exit_code(SHOAL_ERR_INTERNAL), 0);
+    } else if (status == SHOAL_OK) {
+        take_offer(job, &mail->header);
+    }
+}
+
+/* ---- Deadlines ---- */
+
+static bool is_stopped(pid_t pid)
+{
+    char  path[64], line[512] = "";
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file != NULL) {
+        char *read = fgets(line, sizeof(line), file);
+        fclose(file);
+        if (read == NULL) {
+            return false;
+        }
+    }
+    const char *name_end = strrchr(line, ')');
+    return name_end != NULL && (name_end[2] == 'T' || name_end[2] == 't');
+}
+
+/* "rank 2 (process 4711, stopped), rank 5 (process 4714)"; kills them as it goes. */
+static void name_and_kill_late(launch_t *job, size_t nbytes, char *text_p)
+{
+    size_t used = 0;
+    for (int r = 0; r < job->size; r++) {
+        const rank_state_t *rank = &job->ranks[r];
+        if (rank->pid == 0 || rank->mail.complete) {
+            continue;
+        }
+        if (used < nbytes) {
+            used += (size_t)snprintf(text_p + used, nbytes - used, "%srank %d (process %d%s)", used > 0 ? ", " : "", r,
+                                     (int)rank->pid, is_stopped(rank->pid) ? ", stopped" : "");
+        }
+        kill(rank->pid, SIGKILL);
+    }
+}
+
+/* Some rank does not come. Those that wait for it are told, and leave by themselves. */
+static void give_up_waiting(launch_t *job)
+{
+    char late[512] = "";
+    name_and_kill_late(job, sizeof(late), late);
+    shoal_error("at the stage \"%s\": waited %.0f s in vain for %s; ending the job", job->stage,
+                shoal_ms_since(job->wait_since_ns) * 1e-3, late);
+    refuse_exchange(job, SHOAL_LOCAL_LATE, -1);
+    fail(job, shoal_status_exit_code(SHOAL_ERR_PEER), GRACE_MS);
 }
 
 /* ---- Deaths ---- */
@@ -221,10 +299,9 @@ static void reap(launch_t *job)
         job->polls[r].fd  = -1;
         job->lost_rank    = r;
         job->nalive--;
-        free(job->ranks[r].offer);
-        job->ranks[r].offer = NULL;
+        shoal_mailbox_clear(&job->ranks[r].mail);
         judge_end(job, r, wait_status);
-        refuse_exchange(job);
+        refuse_exchange(job, SHOAL_LOCAL_LOST, r);
     }
 }
 
@@ -247,18 +324,42 @@ static void serve_signals(launch_t *job)
 
 /* ---- The job ---- */
 
+/* The time at which the launcher acts by itself: the end of the grace, or of its patience with an exchange. 0: never. */
+static int64_t next_deadline_ns(const launch_t *job)
+{
+    if (job->kill_at_ns != 0) {
+        return job->killed ? 0 : job->kill_at_ns;
+    }
+    return job->wait_until_ns;
+}
+
 static int poll_timeout_ms(const launch_t *job)
 {
-    if (job->kill_at_ns == 0 || job->killed) {
-        return -1;
+    int64_t deadline_ns = next_deadline_ns(job);
+    int64_t left_ns     = deadline_ns - shoal_time_ns();
+    return deadline_ns == 0 ? -1 : left_ns > 0 ? (int)(left_ns / 1000000) + 1 : 0;
+}
+
+static void act_on_deadline(launch_t *job)
+{
+    int64_t deadline_ns = next_deadline_ns(job);
+    if (deadline_ns == 0 || shoal_time_ns() < deadline_ns) {
+        return;
     }
-    int64_t left_ns = job->kill_at_ns - shoal_time_ns();
-    return left_ns > 0 ? (int)(left_ns / 1000000) + 1 : 0;
+    if (job->kill_at_ns == 0) {
+        give_up_waiting(job);
+    } else {
+        signal_ranks(job, SIGKILL);
+        job->killed = true;
+    }
 }
 
 static void serve_until_all_left(launch_t *job)
 {
     while (job->nalive > 0) {
+        for (int r = 0; r < job->size; r++) {
+            job->polls[r].events = (short)(POLLIN | (shoal_mailbox_has_output(&job->ranks[r].mail) ? POLLOUT : 0));
+        }
         int nready = poll(job->polls, (nfds_t)job->size + 1, poll_timeout_ms(job));
         for (int r = 0; nready > 0 && r < job->size; r++) {
             if (job->polls[r].fd >= 0 && job->polls[r].revents != 0) {
@@ -268,10 +369,7 @@ static void serve_until_all_left(launch_t *job)
         if (nready > 0 && job->polls[job->size].revents != 0) {
             serve_signals(job);
         }
-        if (!job->killed && job->kill_at_ns != 0 && shoal_time_ns() >= job->kill_at_ns) {
-            signal_ranks(job, SIGKILL);
-            job->killed = true;
-        }
+        act_on_deadline(job);
     }
 }
 
@@ -342,7 +440,7 @@ static shoal_status_t take_signals(launch_t *job)
 static void launch_cleanup(launch_t *job)
 {
     for (int r = 0; r < job->size; r++) {
-        free(job->ranks[r].offer);
+        shoal_mailbox_clear(&job->ranks[r].mail);
         if (job->ranks[r].fd >= 0) {
             close(job->ranks[r].fd);
         }
@@ -351,6 +449,7 @@ static void launch_cleanup(launch_t *job)
         close(job->signal_fd);
     }
     sigprocmask(SIG_SETMASK, &job->old_mask, NULL);
+    free(job->answer);
     free(job->ranks);
     free(job->polls);
 }
@@ -380,6 +479,7 @@ int shoal_bootstrap_launch_local(int nranks, int (*rank_main)(void *argument), v
         .size      = nranks,
         .signal_fd = -1,
         .lost_rank = -1,
+        .stage     = "starting the ranks",
         .ranks     = calloc((size_t)nranks, sizeof(*job.ranks)),
         .polls     = calloc((size_t)nranks + 1, sizeof(*job.polls)),
     };
@@ -391,6 +491,7 @@ int shoal_bootstrap_launch_local(int nranks, int (*rank_main)(void *argument), v
     for (int r = 0; r < nranks; r++) {
         job.ranks[r].fd = job.polls[r].fd = -1;
     }
+    begin_waiting(&job, shoal_bootstrap_first_patience() + SHOAL_BOOTSTRAP_MARGIN_S);
     status = take_signals(&job);
     if (status == SHOAL_OK) {
         status = fork_ranks(&job, rank_main, argument);

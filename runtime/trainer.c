@@ -339,32 +339,45 @@ static void explain_want(const shoal_trainer_t *trainer, shoal_status_t status)
     }
 }
 
+/* The end of a stage of creation: all ranks learn how it went, or who has not come. */
+static shoal_status_t agree(shoal_trainer_t *trainer, shoal_status_t status)
+{
+    shoal_bootstrap_hurry(trainer->bootstrap, status);
+    return shoal_trainer_agree(&trainer->peers, status);
+}
+
 shoal_status_t shoal_trainer_create(const shoal_spec_t *spec, shoal_bootstrap_t *bootstrap, shoal_trainer_t *trainer_p)
 {
     memset(trainer_p, 0, sizeof(*trainer_p));
-    trainer_p->spec      = spec;
-    trainer_p->bootstrap = bootstrap;
-    trainer_p->peers     = shoal_bootstrap_peers(bootstrap);
+    trainer_p->spec       = spec;
+    trainer_p->bootstrap  = bootstrap;
+    trainer_p->peers      = shoal_bootstrap_peers(bootstrap);
+    bootstrap->patience_s = (double)spec->run.timeout_s;
+    bootstrap->stage      = "opening the device";
     shoal_status_t status = open_device(trainer_p);
-    SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
-    status = take_seat(trainer_p);
+    SHOAL_TRY(agree(trainer_p, status));
+    bootstrap->stage = "planning the step and opening the data";
+    status           = take_seat(trainer_p);
     shoal_start_mark(SHOAL_START_DEVICE);
     if (status == SHOAL_OK) {
         status = assemble(trainer_p);
     }
     status = check_fit(trainer_p, status);
-    SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
+    SHOAL_TRY(agree(trainer_p, status));
     shoal_start_mark(SHOAL_START_PLAN);
-    status = open_transport(trainer_p);
-    SHOAL_TRY(shoal_trainer_agree(&trainer_p->peers, status));
+    bootstrap->stage = "opening the transport";
+    status           = open_transport(trainer_p);
+    SHOAL_TRY(agree(trainer_p, status));
     shoal_start_mark(SHOAL_START_TRANSPORT);
-    status = shoal_initial_fill(&trainer_p->step, trainer_p->device, trainer_p->region);
+    bootstrap->stage = "making the initial state";
+    status           = shoal_initial_fill(&trainer_p->step, trainer_p->device, trainer_p->region);
     shoal_start_mark(SHOAL_START_STATE);
     if (status == SHOAL_OK) {
-        status = connect(trainer_p);
+        bootstrap->stage = "connecting, and preparing the first step";
+        status           = connect(trainer_p);
     }
     explain_want(trainer_p, status);
-    status = shoal_trainer_agree(&trainer_p->peers, status);
+    status = agree(trainer_p, status);
     shoal_start_mark(SHOAL_START_TRANSPORT);
     return status;
 }

@@ -38,7 +38,7 @@ shoal_status_t shoal_atomic_file_open(shoal_atomic_file_t *file_p, const char *p
         shoal_error("%s%s: no memory for its name", prefix, suffix);
         return SHOAL_ERR_NO_MEMORY;
     }
-    file.fd = mkstemp(file.temporary);
+    file.fd = mkostemp(file.temporary, O_CLOEXEC);
     if (file.fd < 0) {
         shoal_status_t status = fail(file.path, 0);
         free(file.temporary);

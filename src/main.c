@@ -4,6 +4,8 @@
  * SHOAL_* variables that nothing reads, and a standard output that could not be written, which must not look like success.
  */
 #define _GNU_SOURCE /* environ */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,8 +122,26 @@ static int dispatch(int argc, char **argv)
     return refuse_command(argv[0]);
 }
 
+/*
+ * Whoever starts the program with standard descriptors closed would find a record file, or the socket to a launcher, under their
+ * numbers, and the log's lines in it. Opening takes the lowest free number, so in this order each takes its own.
+ */
+static bool open_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) == -1 && errno == EBADF &&
+            open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY) != fd) { /* for children too: no O_CLOEXEC */
+            return false;
+        }
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
+    if (!open_standard_descriptors()) {
+        return shoal_status_exit_code(SHOAL_ERR_INTERNAL); /* and nowhere to say it */
+    }
     if (argc < 2) {
         shoal_error("no command given; shoal --help lists them");
         return shoal_status_exit_code(SHOAL_ERR_CONFIG);

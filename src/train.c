@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `shoal train`: one rank of a run, or with -n N all of them on this host. The configuration is read by rank 0 first, so that a mistake
- * in it is reported once; then every rank assembles its part, steps, and rank 0 tells the story on the terminal.
+ * `shoal train`: one rank of a run, or with -n N all of them on this host. The configuration is read by the process that starts the
+ * ranks, or by rank 0 first, so that a mistake in it is reported once; then every rank assembles its part, steps, and rank 0 tells the story on the terminal.
  */
 #include <getopt.h>
 #include <malloc.h>
@@ -21,9 +21,11 @@
 #include "src/summary.h"
 
 typedef struct {
-    const char *path;
-    int         noverrides;
-    char      **overrides;
+    const char         *path;
+    int                 noverrides;
+    char              **overrides;
+    shoal_config_t     *config; /* NULL, or read already: by the process that starts the ranks with -n */
+    const shoal_spec_t *spec;
 } arguments_t;
 
 /* A run under way. */
@@ -58,6 +60,12 @@ static shoal_status_t load_config(run_t *run, const arguments_t *arguments)
 {
     shoal_peers_t  peers  = shoal_bootstrap_peers(run->bootstrap);
     shoal_status_t status = SHOAL_OK;
+    if (arguments->config != NULL) {
+        run->config = arguments->config;
+        run->spec   = arguments->spec;
+        return SHOAL_OK;
+    }
+    run->bootstrap->stage = "reading the configuration";
     for (int turn = 0; turn < 2 && status == SHOAL_OK; turn++) {
         if ((peers.rank == 0) == (turn == 0)) {
             status = peers.size > 1 ? shoal_config_check_reread(arguments->path, "each rank reads it") : SHOAL_OK;
@@ -91,6 +99,7 @@ static shoal_status_t set_up(run_t *run)
 {
     const shoal_spec_t *spec = run->spec;
     SHOAL_TRY(shoal_trainer_create(spec, run->bootstrap, &run->trainer));
+    run->bootstrap->stage = "making the record directory";
     shoal_status_t status = shoal_record_open(spec->run.dir, run->trainer.peers.rank, &run->record);
     run->outcome.steps    = calloc(spec->run.steps + 1, sizeof(*run->outcome.steps));
     run->outcome.valid    = json_array();
@@ -226,6 +235,7 @@ static shoal_status_t summarize(run_t *run, shoal_status_t status)
 {
     shoal_outcome_t *outcome = &run->outcome;
     size_t           warmup  = run->spec->study.warmup;
+    run->bootstrap->stage    = "writing the summary";
     outcome->trainer         = &run->trainer;
     outcome->config          = run->config;
     outcome->status          = status;
@@ -242,11 +252,18 @@ static shoal_status_t summarize(run_t *run, shoal_status_t status)
 
 static shoal_status_t execute(run_t *run, const arguments_t *arguments)
 {
-    SHOAL_TRY(load_config(run, arguments));
+    shoal_status_t status = load_config(run, arguments);
     shoal_start_mark(SHOAL_START_CONFIG);
-    SHOAL_TRY(set_up(run));
-    shoal_start_mark(SHOAL_START_RECORDS);
-    shoal_status_t status = all_steps(run);
+    if (status == SHOAL_OK) {
+        status = set_up(run);
+        shoal_start_mark(SHOAL_START_RECORDS);
+    }
+    if (status != SHOAL_OK && status != SHOAL_ERR_PEER) {
+        return status; /* as all ranks do: they have agreed on it */
+    }
+    if (status == SHOAL_OK) {
+        status = all_steps(run);
+    }
     if (status == SHOAL_OK || status == SHOAL_ERR_STOPPED) {
         return summarize(run, status);
     }
@@ -324,8 +341,27 @@ static int parse(int argc, char **argv, arguments_t *arguments_p, int *nranks_p)
         shoal_error("train: no configuration file given; see shoal train --help");
         return -1;
     }
-    *arguments_p = (arguments_t){argv[optind], argc - optind - 1, argv + optind + 1};
+    *arguments_p = (arguments_t){.path = argv[optind], .noverrides = argc - optind - 1, .overrides = argv + optind + 1};
     return 0;
+}
+
+/*
+ * All ranks on this host. The configuration is read before the fork, so that a mistake in it costs no ranks, and because it says how
+ * long ranks may take to find each other.
+ */
+static int launch(int nranks, arguments_t *arguments)
+{
+    shoal_status_t status = shoal_config_load(arguments->path, arguments->noverrides, arguments->overrides, &arguments->config);
+    if (status == SHOAL_OK) {
+        status = shoal_config_resolve(arguments->config, nranks, &arguments->spec);
+    }
+    int exit_code = shoal_status_exit_code(status);
+    if (status == SHOAL_OK) {
+        shoal_bootstrap_set_patience((double)arguments->spec->run.timeout_s);
+        exit_code = shoal_bootstrap_launch_local(nranks, rank_main, arguments);
+    }
+    shoal_config_free(arguments->config);
+    return exit_code;
 }
 
 int shoal_cmd_train(int argc, char **argv)
@@ -337,5 +373,5 @@ int shoal_cmd_train(int argc, char **argv)
     if (parsed != 0) {
         return parsed > 0 ? 0 : shoal_status_exit_code(SHOAL_ERR_CONFIG);
     }
-    return nranks > 1 ? shoal_bootstrap_launch_local(nranks, rank_main, &arguments) : rank_main(&arguments);
+    return nranks > 1 ? launch(nranks, &arguments) : rank_main(&arguments);
 }

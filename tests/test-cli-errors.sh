@@ -81,6 +81,15 @@ if "$shoal" info 2>/dev/null | grep -q '^  cuda '; then
 fi
 "$shoal" train "$@" optim.lr=1e6 optim.clip=0 run.steps=30 run.dir=diverged 2>err >/dev/null || fail "a run that diverges ends with $?"
 grep -q 'warning: step [0-9]*: the loss is -*\(nan\|inf\); training has diverged' err || fail "no word of a loss that is no number: $(cat err)"
+
+# Whichever standard descriptors are closed, a run of two ranks ends well, and only records are in its records.
+for closed in '' '<&-' '>&-' '2>&-' '<&- >&-' '<&- 2>&-' '>&- 2>&-' '<&- >&- 2>&-'; do
+    rm -rf closed
+    got=0
+    (eval "exec timeout 60 \"\$shoal\" train -n 2 \"\$@\" run.steps=3 run.dir=closed $closed") >out 2>err || got=$?
+    [ "$got" = 0 ] || fail "shoal train -n 2 $closed ends with $got: $(cat err)"
+    [ "$(cat closed/rank-*.jsonl | grep -c '^{"step".*}$')" = "$(cat closed/rank-*.jsonl | wc -l)" ] || fail "something is in the records of $closed"
+done
 expect 2 'no configuration file given' bench ops
 expect 2 '--steps expects' bench ops --steps 0 bench.conf
 

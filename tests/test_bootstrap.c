@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The local launcher: exchanges, exit codes, signals, and that nothing stays behind whoever dies; and that a launch which would
+ * The local launcher: exchanges, exit codes, signals, ranks that do not come or talk nonsense, and that nothing stays behind whoever dies; and that a launch which would
  * fall apart into worlds of one is refused; and the board, on which ranks of a host see each
  * other. That a process is gone is seen by a pipe whose last writer was in it.
  */
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +21,8 @@
 
 #include "runtime/board.h"
 #include "runtime/bootstrap.h"
+#include "runtime/bootstrap_local.h"
+#include "tests/capture.h"
 #include "tests/rank_check.h"
 
 enum { NRANKS = 4 };
@@ -40,6 +43,19 @@ static void barrier(shoal_bootstrap_t *b)
 {
     char mine = 0, all[NRANKS];
     CHECK(b->ops->exchange(b, &mine, 1, all) == SHOAL_OK);
+}
+
+/* In a rank that was just forked: which one it is, and its socket. */
+static int launched_rank(void)
+{
+    return shoal_local_rank(NULL);
+}
+
+static int launcher_socket(void)
+{
+    int fd = -1;
+    shoal_local_rank(&fd);
+    return fd;
 }
 
 /* ---- Exchanges ---- */
@@ -158,6 +174,136 @@ static void test_grace_ends(void **state)
 {
     (void)state;
     assert_int_equal(launch(rank_takes_no_notice, NULL), 6);
+}
+
+/* ---- Ranks that do not come, and what is no message ---- */
+
+static void be_patient(double seconds)
+{
+    shoal_bootstrap_set_patience(seconds);
+}
+
+static int count_lines(const char *text)
+{
+    int n = 0;
+    for (; *text != '\0'; text++) {
+        n += *text == '\n';
+    }
+    return n;
+}
+
+/* Rank 2 stops before its first exchange, before a later one, or in the middle of a message; the others come and are told. */
+typedef enum { STOPS_AT_ONCE, STOPS_LATER, STOPS_HALF_WAY } stop_t;
+
+static int rank_is_stopped(void *argument)
+{
+    stop_t stop = *(const stop_t *)argument;
+    char   mine = 0, all[NRANKS];
+    if (stop == STOPS_AT_ONCE && launched_rank() == 2) {
+        raise(SIGSTOP);
+    }
+    shoal_bootstrap_t *b     = open_world();
+    shoal_peers_t      peers = shoal_bootstrap_peers(b);
+    b->stage                 = "the test's own stage";
+    if (b->rank == 2 && stop == STOPS_HALF_WAY) {
+        CHECK(send(launcher_socket(), "loas", 4, 0) == 4);
+    }
+    if (b->rank == 2) {
+        raise(SIGSTOP);
+    }
+    CHECK(peers.exchange(peers.context, &mine, 1, all) == SHOAL_ERR_PEER);
+    CHECK(peers.exchange(peers.context, &mine, 1, all) == SHOAL_ERR_PEER); /* at once, and without a word */
+    shoal_bootstrap_close(b);
+    return shoal_status_exit_code(SHOAL_ERR_PEER);
+}
+
+static void test_a_stopped_rank_is_named(void **state)
+{
+    static const stop_t stops[] = {STOPS_AT_ONCE, STOPS_LATER, STOPS_HALF_WAY};
+    (void)state;
+    be_patient(0.2);
+    for (size_t i = 0; i < sizeof(stops) / sizeof(stops[0]); i++) {
+        capture_begin();
+        int         code = launch(rank_is_stopped, (void *)(uintptr_t)&stops[i]);
+        const char *said = capture_end();
+        assert_int_equal(code, shoal_status_exit_code(SHOAL_ERR_PEER));
+        assert_contains(said, stops[i] == STOPS_AT_ONCE ? "\"the ranks finding each other\"" : "\"the test's own stage\"");
+        assert_contains(said, "for rank 2 (process ");
+        assert_contains(said, ", stopped); ending the job");
+        assert_int_equal(count_lines(said), 1);
+    }
+    be_patient(SHOAL_BOOTSTRAP_PATIENCE_S);
+}
+
+/* A rank that is only slow delays nobody for good; one that gave up elsewhere is not waited for as long as the others would. */
+static int rank_is_slow(void *argument)
+{
+    (void)argument;
+    usleep(launched_rank() == 1 ? 700000 : 0);
+    shoal_bootstrap_t *b = open_world();
+    barrier(b);
+    shoal_bootstrap_close(b);
+    return 0;
+}
+
+static int rank_is_hurried(void *argument)
+{
+    (void)argument;
+    shoal_bootstrap_t *b     = open_world();
+    shoal_peers_t      peers = shoal_bootstrap_peers(b);
+    char               mine = 0, all[NRANKS];
+    b->patience_s = 1e5;
+    if (b->rank == 1) {
+        shoal_bootstrap_hurry(b, SHOAL_ERR_PEER);
+    }
+    if (b->rank == 3) {
+        raise(SIGSTOP);
+    }
+    CHECK(peers.exchange(peers.context, &mine, 1, all) == SHOAL_ERR_PEER);
+    shoal_bootstrap_close(b);
+    return shoal_status_exit_code(SHOAL_ERR_PEER);
+}
+
+static void test_slow_and_hurried_ranks(void **state)
+{
+    (void)state;
+    be_patient(0.2); /* and the margin */
+    assert_int_equal(launch(rank_is_slow, NULL), 0);
+    be_patient(SHOAL_BOOTSTRAP_PATIENCE_S);
+    assert_int_equal(launch(rank_is_hurried, NULL), shoal_status_exit_code(SHOAL_ERR_PEER));
+}
+
+/* Text, a header of an unknown kind, a second message before the answer to the first: none may hold up or confuse the launcher. */
+static int rank_talks_nonsense(void *argument)
+{
+    const char        *text = argument;
+    shoal_bootstrap_t *b    = open_world();
+    barrier(b);
+    if (b->rank == 1) {
+        CHECK(send(launcher_socket(), text, 200, 0) == 200);
+    }
+    while (pause() != 0) { /* it returns -1 always */
+    }
+    return 0;
+}
+
+static void test_nonsense_is_refused(void **state)
+{
+    shoal_local_header_t unknown[4] = {{.magic = SHOAL_LOCAL_MAGIC, .kind = 77}};
+    shoal_local_header_t huge[4]    = {{.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .nbytes = 1ull << 60}};
+    shoal_local_header_t twice[4]   = {{.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .patience_ms = 100000},
+                                       {.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .patience_ms = 100000}};
+    char                 text[256];
+    void                *what[] = {text, unknown, huge, twice};
+    (void)state;
+    memset(text, 'x', sizeof(text));
+    for (size_t i = 0; i < sizeof(what) / sizeof(what[0]); i++) {
+        capture_begin();
+        int         code = launch(rank_talks_nonsense, what[i]);
+        const char *said = capture_end();
+        assert_int_equal(code, 1);
+        assert_contains(said, "rank 1 sent its launcher something that is no message");
+    }
 }
 
 /* ---- Signals and orphans ---- */
@@ -376,6 +522,9 @@ int main(void)
         cmocka_unit_test(test_stopped_on_request),
         cmocka_unit_test(test_abort),
         cmocka_unit_test(test_grace_ends),
+        cmocka_unit_test(test_a_stopped_rank_is_named),
+        cmocka_unit_test(test_slow_and_hurried_ranks),
+        cmocka_unit_test(test_nonsense_is_refused),
         cmocka_unit_test(test_signals_are_passed_on),
         cmocka_unit_test(test_killed_launcher_leaves_nobody),
         cmocka_unit_test(test_worlds_of_one),

@@ -123,7 +123,7 @@ static void cpu_close(shoal_device_t *device)
 static void processor_name(char *name_p, size_t nbytes)
 {
     char  line[256];
-    FILE *file = fopen("/proc/cpuinfo", "r");
+    FILE *file = fopen("/proc/cpuinfo", "re");
     snprintf(name_p, nbytes, "CPU");
     while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
         char *value = strchr(line, ':');

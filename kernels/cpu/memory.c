@@ -15,7 +15,7 @@ static size_t read_number(const char *path, const char *key, size_t fallback)
 {
     char   line[256];
     size_t value = fallback, key_length = strlen(key);
-    FILE  *file  = fopen(path, "r");
+    FILE  *file  = fopen(path, "re");
     if (file == NULL) {
         return fallback;
     }
@@ -77,7 +77,7 @@ static size_t cgroup_available(void)
 {
     char   line[PATH_MAX];
     size_t available = SIZE_MAX;
-    FILE  *file      = fopen("/proc/self/cgroup", "r");
+    FILE  *file      = fopen("/proc/self/cgroup", "re");
     if (file == NULL) {
         return available;
     }
