@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -61,14 +60,14 @@ void shoal_host_notify(shoal_host_t *host, int mate)
 {
     _Atomic uint32_t *patience = &host->lines[mate].patience;
     uint32_t          left     = atomic_load(patience);
-    if (mate == host->self || host->socks[mate] < 0) {
+    if (mate == host->self || host->lives[mate] < 0) {
         return;
     }
     while (left > 0 && !atomic_compare_exchange_weak(patience, &left, left - 1)) {
     }
     if (left == 1) {
-        /* A full socket buffer holds bytes enough to wake it; a dead mate is noticed by listen. */
-        ssize_t ignored = send(host->socks[mate], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        /* A full pipe holds bytes enough to wake it; a dead mate is noticed by listen. */
+        ssize_t ignored = write(host->wakes[mate], "", 1);
         (void)ignored;
     }
 }
@@ -80,31 +79,31 @@ void shoal_host_set_patience(shoal_host_t *host, unsigned nchanges)
 
 void shoal_host_add_to_epoll(const shoal_host_t *host, int epoll_fd)
 {
+    struct epoll_event event = {.events = EPOLLIN};
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, host->wake[0], &event);
     for (int i = 0; i < host->nmates; i++) {
-        struct epoll_event event = {.events = EPOLLIN};
-        if (host->socks[i] >= 0) {
-            epoll_ctl(epoll_fd, EPOLL_CTL_ADD, host->socks[i], &event);
+        if (host->lives[i] >= 0) {
+            epoll_ctl(epoll_fd, EPOLL_CTL_ADD, host->lives[i], &event);
         }
     }
 }
 
 static void take_end(shoal_host_t *host, int mate)
 {
-    close(host->socks[mate]);
-    host->socks[mate] = -1;
+    close(host->lives[mate]);
+    host->lives[mate] = -1;
     host->fates[mate] = atomic_load(&host->lines[mate].left) != 0 ? SHOAL_MATE_LEFT : SHOAL_MATE_DIED;
 }
 
 void shoal_host_listen(shoal_host_t *host)
 {
     char bytes[64];
+    while (read(host->wake[0], bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes)) {
+    }
     for (int i = 0; i < host->nmates; i++) {
-        ssize_t n = (ssize_t)sizeof(bytes);
-        while (host->socks[i] >= 0 && n == (ssize_t)sizeof(bytes)) {
-            n = recv(host->socks[i], bytes, sizeof(bytes), MSG_DONTWAIT);
-            if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-                take_end(host, i);
-            }
+        ssize_t n = host->lives[i] >= 0 ? read(host->lives[i], bytes, sizeof(bytes)) : 1;
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+            take_end(host, i);
         }
     }
 }

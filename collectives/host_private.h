@@ -18,8 +18,11 @@ typedef struct {
 struct shoal_host {
     int                nmates, self;
     int               *ranks;  /* (nmates) rank in the job, ascending */
-    int               *socks;  /* (nmates) -1 for oneself and for mates that are gone */
-    pid_t             *pids;   /* (nmates) as this process sees them */
+    int               *lives;  /* (nmates) ends when the mate does; -1 for oneself and for mates that are gone */
+    int               *wakes;  /* (nmates) a byte written here wakes the mate; -1 for oneself */
+    pid_t             *pids;   /* (nmates) */
+    int                life[2], wake[2]; /* this rank's own pipes: the mates have life[0] and wake[1] open as well */
+    int                memfd;            /* of the segment, where this rank may have to provide it; -1 once mapped */
     shoal_mate_fate_t *fates;  /* (nmates) */
     shoal_mate_line_t *lines;  /* (nmates) in the segment */
     shoal_slot_t      *slots;  /* (SHOAL_HOST_NTAGS, nmates) in the segment */

@@ -11,6 +11,7 @@
 
 #include <dirent.h>
 #include <ifaddrs.h>
+#include <limits.h>
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
@@ -44,6 +45,7 @@ struct shoal_net {
     ucp_context_h  context;
     ucp_worker_h   worker;
     int            fd;
+    double         patience_s; /* with a peer that does not connect */
     shoal_status_t status;
     bool           closing;
     size_t         address_nbytes; /* of the longest */
@@ -102,10 +104,11 @@ static void set_default(ucp_config_t *config, const char *variable, const char *
 }
 
 /*
- * What the user asks for with UCX_* variables stands. Loopback is taken out by naming the other interfaces, since UCX cannot
+ * What the user asks for with UCX_* variables stands. UCX listens on a port of every interface that it may use, so a job that can do
+ * with loopback uses nothing else: it can be connected to from its own host only. Between hosts loopback is taken out by naming the other interfaces, since UCX cannot
  * exclude one; but not where RDMA devices exist, which that list would exclude, and whose presence makes UCX prefer them.
  */
-static void configure(ucp_config_t *config, bool across_hosts)
+static void configure(ucp_config_t *config, shoal_net_reach_t reach)
 {
     char interfaces[512];
     list_interfaces(interfaces, sizeof(interfaces));
@@ -116,7 +119,9 @@ static void configure(ucp_config_t *config, bool across_hosts)
      */
     setenv("UCX_TCP_TX_SEG_SIZE", "128k", 0);
     setenv("UCX_TCP_RX_SEG_SIZE", "256k", 0);
-    if (across_hosts && interfaces[0] != '\0' && !has_rdma_devices()) {
+    if (reach == SHOAL_NET_LOOPBACK) {
+        set_default(config, "UCX_NET_DEVICES", "NET_DEVICES", "lo");
+    } else if (reach == SHOAL_NET_HOSTS && interfaces[0] != '\0' && !has_rdma_devices()) {
         set_default(config, "UCX_NET_DEVICES", "NET_DEVICES", interfaces);
     }
 }
@@ -269,20 +274,38 @@ static shoal_status_t create_endpoint(shoal_net_t *net, int rank)
     return shoal_net_recv(net, rank, FAREWELL_TAG, &peer->nothing, 0, &peer->farewell);
 }
 
-/* Blocks until the message is through. */
-static shoal_status_t finish(shoal_net_t *net, const shoal_net_op_t *op)
+/* Blocks until the message is through; SHOAL_ERR_PEER at the deadline. */
+static shoal_status_t finish(shoal_net_t *net, const shoal_net_op_t *op, int64_t deadline_ns)
 {
     while (op->pending && net->status == SHOAL_OK) {
         if (!shoal_net_progress(net) && shoal_net_arm(net)) {
             struct pollfd activity = {.fd = net->fd, .events = POLLIN};
-            poll(&activity, 1, -1);
+            int64_t       left_ms  = (deadline_ns - shoal_time_ns()) / 1000000;
+            if (left_ms <= 0) {
+                return SHOAL_ERR_PEER;
+            }
+            poll(&activity, 1, left_ms < INT_MAX ? (int)left_ms : INT_MAX);
         }
     }
     return net->status;
 }
 
+static shoal_status_t meet(shoal_net_t *net, const peer_t *peer, int64_t deadline_ns)
+{
+    shoal_status_t status = finish(net, &peer->hello_in, deadline_ns);
+    if (status == SHOAL_OK) {
+        status = finish(net, &peer->hello_out, deadline_ns);
+    }
+    if (status == SHOAL_ERR_PEER && net->status == SHOAL_OK) {
+        shoal_error("UCX: connecting: rank %d has not answered within %.0f s", peer->rank, net->patience_s);
+        net->status = SHOAL_ERR_PEER;
+    }
+    return status;
+}
+
 shoal_status_t shoal_net_connect(shoal_net_t *net, const int *ranks, int nranks, int tag)
 {
+    int64_t deadline_ns = shoal_time_ns() + (int64_t)(net->patience_s * 1e9);
     for (int i = 0; i < nranks; i++) {
         peer_t *peer = &net->peers[ranks[i]];
         SHOAL_TRY(create_endpoint(net, ranks[i]));
@@ -290,15 +313,14 @@ shoal_status_t shoal_net_connect(shoal_net_t *net, const int *ranks, int nranks,
         SHOAL_TRY(shoal_net_send(net, ranks[i], HELLO_TAG + tag, &peer->nothing, 0, &peer->hello_out));
     }
     for (int i = 0; i < nranks; i++) {
-        SHOAL_TRY(finish(net, &net->peers[ranks[i]].hello_in));
-        SHOAL_TRY(finish(net, &net->peers[ranks[i]].hello_out));
+        SHOAL_TRY(meet(net, &net->peers[ranks[i]], deadline_ns));
     }
     return SHOAL_OK;
 }
 
 /* ---- Opening and closing ---- */
 
-static shoal_status_t init_context(shoal_net_t *net, bool across_hosts)
+static shoal_status_t init_context(shoal_net_t *net, shoal_net_reach_t reach)
 {
     ucp_config_t *config = NULL;
     ucp_params_t  params = {
@@ -308,7 +330,7 @@ static shoal_status_t init_context(shoal_net_t *net, bool across_hosts)
     };
     quieten_library();
     SHOAL_TRY(from_ucs(ucp_config_read(NULL, NULL, &config), "reading its configuration"));
-    configure(config, across_hosts);
+    configure(config, reach);
     ucs_status_t status = ucp_init(&params, config, &net->context);
     ucp_config_release(config);
     return from_ucs(status, "starting");
@@ -360,7 +382,7 @@ static shoal_status_t exchange_addresses(shoal_net_t *net, const shoal_peers_t *
     return status;
 }
 
-static shoal_status_t open_all(shoal_net_t *net, const shoal_peers_t *peers, bool across_hosts)
+static shoal_status_t open_all(shoal_net_t *net, const shoal_peers_t *peers, shoal_net_reach_t reach)
 {
     net->peers = calloc((size_t)net->size, sizeof(*net->peers));
     if (net->peers == NULL) {
@@ -370,12 +392,12 @@ static shoal_status_t open_all(shoal_net_t *net, const shoal_peers_t *peers, boo
         net->peers[r].net  = net;
         net->peers[r].rank = r;
     }
-    SHOAL_TRY(init_context(net, across_hosts));
+    SHOAL_TRY(init_context(net, reach));
     SHOAL_TRY(init_worker(net));
     return exchange_addresses(net, peers);
 }
 
-shoal_status_t shoal_net_open(const shoal_peers_t *peers, bool across_hosts, shoal_net_t **net_p)
+shoal_status_t shoal_net_open(const shoal_peers_t *peers, shoal_net_reach_t reach, double patience_s, shoal_net_t **net_p)
 {
     shoal_net_t *net = calloc(1, sizeof(*net));
     if (net == NULL) {
@@ -383,7 +405,8 @@ shoal_status_t shoal_net_open(const shoal_peers_t *peers, bool across_hosts, sho
     }
     net->rank             = peers->rank;
     net->size             = peers->size;
-    shoal_status_t status = open_all(net, peers, across_hosts);
+    net->patience_s       = patience_s;
+    shoal_status_t status = open_all(net, peers, reach);
     if (status != SHOAL_OK) {
         shoal_net_close(net, false);
         return status;

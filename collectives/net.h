@@ -24,13 +24,23 @@ typedef struct {
     shoal_net_t *net;
 } shoal_net_op_t;
 
-/* Collective over the job. `across_hosts`: some ranks are on other hosts, so loopback is no way to reach them. */
-shoal_status_t shoal_net_open(const shoal_peers_t *peers, bool across_hosts, shoal_net_t **net_p);
+/* Where the ranks are, which says on which interfaces a rank need be reached, and listens. */
+typedef enum {
+    SHOAL_NET_ANY,      /* one host, but perhaps apart in containers: any interface */
+    SHOAL_NET_LOOPBACK, /* one network namespace of one host */
+    SHOAL_NET_HOSTS,    /* some are on other hosts, so loopback is no way to reach them */
+} shoal_net_reach_t;
+
+/* Collective over the job. patience_s: for shoal_net_connect. */
+shoal_status_t shoal_net_open(const shoal_peers_t *peers, shoal_net_reach_t reach, double patience_s, shoal_net_t **net_p);
 
 /* `in_order` tells the connected peers that this end is no accident. */
 void shoal_net_close(shoal_net_t *net, bool in_order);
 
-/* Connects to a peer, both sides calling it; a message goes each way, so that later failures are noticed. Blocking. */
+/*
+ * Connects to peers, both sides calling it; a message goes each way, so that later failures are noticed. Blocking; SHOAL_ERR_PEER when one
+ * has not answered within patience_s, which is logged with its rank.
+ */
 shoal_status_t shoal_net_connect(shoal_net_t *net, const int *ranks, int nranks, int tag);
 
 shoal_status_t shoal_net_send(shoal_net_t *net, int rank, int tag, const void *data, size_t nbytes, shoal_net_op_t *op_p);

@@ -101,10 +101,14 @@ static shoal_status_t open_waiting(shoal_ucx_transport_t *t)
 
 static shoal_status_t open_paths(shoal_ucx_transport_t *t)
 {
-    SHOAL_TRY(shoal_host_open(&t->peers, &t->host));
+    bool one_network = false;
+    SHOAL_TRY(shoal_host_open(&t->peers, &t->host, &one_network));
     SHOAL_TRY(find_homes(t));
     if (!is_one_home(t)) {
-        SHOAL_TRY(shoal_net_open(&t->peers, t->peers.local_size < t->peers.size, &t->net));
+        shoal_net_reach_t reach = one_network                              ? SHOAL_NET_LOOPBACK
+                                  : t->peers.local_size < t->peers.size ? SHOAL_NET_HOSTS
+                                                                           : SHOAL_NET_ANY;
+        SHOAL_TRY(shoal_net_open(&t->peers, reach, t->patience_s, &t->net));
     }
     return open_waiting(t);
 }
@@ -113,13 +117,13 @@ static void ucx_close(shoal_transport_t *transport);
 
 static shoal_status_t ucx_open(const shoal_peers_t *peers, const shoal_transport_config_t *config, shoal_transport_t **transport_p)
 {
-    (void)config;
     shoal_ucx_transport_t *t = calloc(1, sizeof(*t));
     if (t == NULL) {
         return SHOAL_ERR_NO_MEMORY;
     }
     t->base.ops = &shoal_transport_ucx;
     t->peers    = *peers;
+    t->patience_s = config->patience_s;
     t->epoll_fd = t->event_fd = -1;
     t->spin_ns                = SHOAL_UCX_SPIN_MAX_NS;
     t->homes                  = calloc((size_t)peers->size, sizeof(*t->homes));

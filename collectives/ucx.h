@@ -118,6 +118,7 @@ typedef struct {
     shoal_peers_t      peers;
     shoal_host_t      *host;  /* NULL: no direct path on this host */
     shoal_net_t       *net;   /* NULL: nobody needs UCP */
+    double             patience_s; /* with a rank that does not connect */
     int               *homes; /* (size) the lowest rank that reaches this one directly: equal numbers are mates */
     int                epoll_fd, event_fd;
     bool               may_spin;
