@@ -12,11 +12,29 @@
 #include "base/log.h"
 #include "runtime/near.h"
 
-static int env_count(const char *name)
+/* The number of threads that a variable asks for, by OpenMP's rules for its own; 0: none. */
+static int env_threads(const char *name, bool speaks)
 {
     const char *text = getenv(name);
-    int         n    = text != NULL ? atoi(text) : 0;
-    return n > 0 ? n : 0;
+    char       *end  = NULL;
+    long        n    = text != NULL ? strtol(text, &end, 10) : 0; /* out of range: the limit of long */
+    if (text == NULL || text[0] == '\0') {
+        return 0;
+    }
+    end += strspn(end, " \t");
+    if (end == text || (*end != '\0' && *end != ',') || n < 1) {
+        if (speaks) {
+            shoal_warn("%s=%.64s is no number of threads; it is ignored", name, text);
+        }
+        return 0;
+    }
+    if (n > SHOAL_MAX_THREADS) {
+        if (speaks) {
+            shoal_warn("%s=%.64s asks for more threads than a rank may have; it gets %d", name, text, SHOAL_MAX_THREADS);
+        }
+        return SHOAL_MAX_THREADS;
+    }
+    return (int)n;
 }
 
 static bool read_numbers(const char *directory, const char *file, const char *format, long *first_p, long *second_p)
@@ -87,19 +105,20 @@ static int bind_part(hwloc_topology_t topology, hwloc_const_bitmap_t set, int lo
     return bound ? end - first : 0;
 }
 
-static int choose_threads(int asked, int cores, const char **why_p)
+static int choose_threads(int asked, int cores, bool speaks, const char **why_p)
 {
     *why_p = "run.threads";
     if (asked > 0) {
         return asked;
     }
     *why_p = "OMP_NUM_THREADS";
-    if (env_count("OMP_NUM_THREADS") > 0) {
-        return env_count("OMP_NUM_THREADS");
+    int n  = env_threads(*why_p, speaks);
+    if (n == 0) {
+        *why_p = "SLURM_CPUS_PER_TASK";
+        n      = env_threads(*why_p, speaks);
     }
-    *why_p = "SLURM_CPUS_PER_TASK";
-    if (env_count("SLURM_CPUS_PER_TASK") > 0) {
-        return env_count("SLURM_CPUS_PER_TASK");
+    if (n > 0) {
+        return n;
     }
     *why_p       = "its share of the cores";
     double quota = cpu_quota();
@@ -108,6 +127,17 @@ static int choose_threads(int asked, int cores, const char **why_p)
         return (int)fmax(1.0, ceil(quota - 0.05));
     }
     return cores;
+}
+
+/* A team never gets larger than this, however many threads are asked for. */
+static int limit_threads(int nthreads, bool speaks, const char **why_p)
+{
+    int limit = env_threads("OMP_THREAD_LIMIT", speaks);
+    if (limit == 0 || limit >= nthreads) {
+        return nthreads;
+    }
+    *why_p = "OMP_THREAD_LIMIT";
+    return limit;
 }
 
 static void describe(shoal_affinity_t *affinity, const char *where)
@@ -146,7 +176,9 @@ shoal_status_t shoal_affinity_settle(int local_rank, int local_size, int asked, 
     int  bound     = ours ? bind_part(topology, set, local_rank, local_size) : 0;
     int  share     = ours ? available / (local_size > 0 ? local_size : 1) : available;
     affinity_p->is_ours  = ours;
-    affinity_p->nthreads = choose_threads(asked, bound > 0 ? bound : share > 0 ? share : 1, &affinity_p->why);
+    bool speaks          = local_rank == 0;
+    affinity_p->nthreads = choose_threads(asked, bound > 0 ? bound : share > 0 ? share : 1, speaks, &affinity_p->why);
+    affinity_p->nthreads = limit_threads(affinity_p->nthreads, speaks, &affinity_p->why);
     describe(affinity_p, bound > 0 ? ", bound to cores of its own" : ours ? "" : ", bound by the launcher");
     hwloc_bitmap_free(set);
     hwloc_topology_destroy(topology);

@@ -9,6 +9,8 @@
 #include <float.h>
 #include <stdint.h>
 
+#include "runtime/affinity.h"
+
 static_assert(sizeof(size_t) == sizeof(uint64_t), "run.seed is stored as SIZE");
 static_assert(sizeof(shoal_norm_kind_t) == sizeof(int), "enums are stored as int");
 
@@ -112,7 +114,7 @@ const shoal_key_t shoal_keys[] = {
     STRING(run, dir, "runs/default", "directory for records and checkpoints"),
     NAME(run, device, CHOICES("auto", "cpu", "cuda"), "auto", "what computes"),
     NAME(run, variant, CHOICES("auto", "ref", "simd"), "auto", "of the CPU kernels"),
-    SIZE(run, threads, 0, 4096, "0", "per rank; 0: its share of the cores"),
+    SIZE(run, threads, 0, SHOAL_MAX_THREADS, "0", "per rank; 0: its share of the cores"),
     SIZE(run, eval_every, 0, STEPS, "0", "steps between validations; 0: never"),
     SIZE(run, eval_batches, 1, MANY, "8", "global batches in each validation"),
     SIZE(run, trace_step, 0, STEPS, "0", "step whose timeline is written to DIR/trace.json; 0: none"),

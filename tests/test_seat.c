@@ -98,6 +98,59 @@ static void test_move(void **state)
     unsetenv("HWLOC_XMLFILE");
 }
 
+/* ---- threads ---- */
+
+/* What a rank gets of an environment, and whether that is worth a warning, which the host's first rank gives. */
+static void test_threads_of_the_environment(void **state)
+{
+    static const struct {
+        const char *omp, *slurm, *limit;
+        int         asked, nthreads;
+        const char *why, *warning; /* NULL: none */
+    } cases[] = {
+        {"3", "5", NULL, 0, 3, "OMP_NUM_THREADS", NULL},
+        {NULL, "5", NULL, 0, 5, "SLURM_CPUS_PER_TASK", NULL},
+        {" 4 ,2", NULL, NULL, 0, 4, "OMP_NUM_THREADS", NULL},
+        {"99999", NULL, NULL, 0, SHOAL_MAX_THREADS, "OMP_NUM_THREADS", "OMP_NUM_THREADS=99999 asks for more"},
+        {NULL, "100000", NULL, 0, SHOAL_MAX_THREADS, "SLURM_CPUS_PER_TASK", "SLURM_CPUS_PER_TASK=100000 asks for more"},
+        {"99999999999999999999", NULL, NULL, 0, SHOAL_MAX_THREADS, "OMP_NUM_THREADS", "asks for more"},
+        {"0", "6", NULL, 0, 6, "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS=0 is no number"},
+        {"-3", "6", NULL, 0, 6, "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS=-3 is no number"},
+        {"abc", "6", NULL, 0, 6, "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS=abc is no number"},
+        {"2x", "6", NULL, 0, 6, "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS=2x is no number"},
+        {"", "6", NULL, 0, 6, "SLURM_CPUS_PER_TASK", NULL},
+        {"8", NULL, "3", 0, 3, "OMP_THREAD_LIMIT", NULL},
+        {"8", NULL, "8", 0, 8, "OMP_NUM_THREADS", NULL},
+        {"8", NULL, "3", 5, 3, "OMP_THREAD_LIMIT", NULL},
+        {"99999", NULL, NULL, 5, 5, "run.threads", NULL},
+        {NULL, NULL, NULL, 5, 5, "run.threads", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *const names[] = {"OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK", "OMP_THREAD_LIMIT"};
+        const char *const values[] = {cases[i].omp, cases[i].slurm, cases[i].limit};
+        for (int v = 0; v < 3; v++) {
+            if (values[v] != NULL ? setenv(names[v], values[v], 1) != 0 : unsetenv(names[v]) != 0) {
+                fail();
+            }
+        }
+        for (int local_rank = 0; local_rank < 2; local_rank++) {
+            shoal_affinity_t affinity;
+            capture_begin();
+            shoal_status_t status = shoal_affinity_settle(local_rank, 1000, cases[i].asked, &affinity); /* so many that none is bound */
+            const char    *said   = capture_end();
+            assert_int_equal(status, SHOAL_OK);
+            assert_int_equal(affinity.nthreads, cases[i].nthreads);
+            assert_string_equal(affinity.why, cases[i].why);
+            if (cases[i].warning == NULL || local_rank > 0) {
+                assert_string_equal(said, "");
+            } else {
+                assert_contains(said, cases[i].warning);
+            }
+        }
+    }
+}
+
 /* ---- GPUs ---- */
 
 static const char hosts[][64] = {"n1", "n1", "n2", "n2"};
@@ -138,7 +191,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_near_cores),
         cmocka_unit_test(test_move),
-        cmocka_unit_test(test_sharers), cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_threads_of_the_environment),
+        cmocka_unit_test(test_sharers),
+        cmocka_unit_test(test_parts),
     };
     const char *source = getenv("SHOAL_SRCDIR");
     snprintf(machine, sizeof(machine), "%s/tests/fixtures/two-sockets-four-gpus.xml", source != NULL ? source : ".");
