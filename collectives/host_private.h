@@ -9,7 +9,7 @@
 
 /* The start of the segment: one line per mate, then the slots, by tag and mate. */
 typedef struct {
-    _Alignas(64) _Atomic uint32_t patience; /* wants a byte on its socket after so many changes of mates; 0: wants none */
+    _Alignas(64) _Atomic uint32_t patience; /* wants a byte in its pipe after so many changes of mates; 0: wants none */
     _Atomic uint32_t left;                  /* closed in order */
     uint64_t         probe_address;         /* where the mates may try to read probe_value from */
     uint64_t         probe_value;

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/watchdog.h"
 #include "collectives/backends.h"
 #include "collectives/sum.h"
 
@@ -35,6 +36,8 @@ typedef struct mpi_comm mpi_comm_t;
 typedef struct {
     shoal_transport_t base;
     bool              started_here;
+    const shoal_peers_t *peers;
+    double            patience_s; /* with ranks that do not come to a call that waits for all of them */
     MPI_Datatype      bf16;
     MPI_Op            bf16_sum;
     int               event_fd;
@@ -82,6 +85,33 @@ static void add_bf16(void *in, void *inout, int *n, MPI_Datatype *type)
     shoal_sum_pair(SHOAL_BF16, inout, in, inout, (size_t)*n);
 }
 
+/* ---- Calls that wait for other ranks, and cannot be ended ---- */
+
+typedef struct {
+    const shoal_peers_t *peers;
+    const char          *doing;
+    shoal_watchdog_t    *watchdog;
+} guard_t;
+
+static void give_up(void *argument)
+{
+    const guard_t *guard = argument;
+    guard->peers->give_up(guard->peers->context, guard->doing);
+}
+
+static void guard_begin(guard_t *guard, const mpi_transport_t *t, const char *doing)
+{
+    *guard = (guard_t){.peers = t->peers, .doing = doing};
+    if (t->peers->size > 1 && t->peers->give_up != NULL) {
+        guard->watchdog = shoal_watchdog_start(t->patience_s, give_up, guard);
+    }
+}
+
+static void guard_end(guard_t *guard)
+{
+    shoal_watchdog_stop(guard->watchdog);
+}
+
 /* ---- Open and close ---- */
 
 /* A process that no launcher started would become a world of its own in MPI_Init. */
@@ -100,7 +130,11 @@ static shoal_status_t start_mpi(mpi_transport_t *t, const shoal_peers_t *peers)
         return SHOAL_ERR_CONFIG;
     }
     if (!started) {
-        SHOAL_TRY(from_mpi(MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided), "starting"));
+        guard_t guard;
+        guard_begin(&guard, t, "starting MPI");
+        int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
+        guard_end(&guard);
+        SHOAL_TRY(from_mpi(code, "starting"));
     }
     t->started_here = !started;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
@@ -140,13 +174,14 @@ static shoal_status_t make_bf16(mpi_transport_t *t)
 
 static shoal_status_t mpi_open(const shoal_peers_t *peers, const shoal_transport_config_t *config, shoal_transport_t **transport_p)
 {
-    (void)config;
     mpi_transport_t *t = calloc(1, sizeof(*t));
     if (t == NULL) {
         return SHOAL_ERR_NO_MEMORY;
     }
     t->base.ops           = &shoal_transport_mpi;
     t->bf16               = MPI_DATATYPE_NULL;
+    t->peers              = peers;
+    t->patience_s         = config->patience_s;
     t->nap_us             = NAP_MIN_US;
     t->event_fd           = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     shoal_status_t status = t->event_fd >= 0 ? start_mpi(t, peers) : SHOAL_ERR_INTERNAL;
@@ -186,7 +221,11 @@ static shoal_status_t mpi_comm_create(shoal_transport_t *transport, const shoal_
     }
     MPI_Comm_group(MPI_COMM_WORLD, &world);
     MPI_Group_incl(world, group->size, group->ranks, &members);
-    shoal_status_t status = from_mpi(MPI_Comm_create_group(MPI_COMM_WORLD, members, group->tag, &comm->mpi), "making a communicator");
+    guard_t guard;
+    guard_begin(&guard, t, "making an MPI communicator");
+    int code = MPI_Comm_create_group(MPI_COMM_WORLD, members, group->tag, &comm->mpi);
+    guard_end(&guard);
+    shoal_status_t status = from_mpi(code, "making a communicator");
     MPI_Group_free(&members);
     MPI_Group_free(&world);
     if (status != SHOAL_OK || comm->mpi == MPI_COMM_NULL) {

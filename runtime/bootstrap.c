@@ -7,16 +7,19 @@
 #include "runtime/bootstrap.h"
 
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/watchdog.h"
 #include "runtime/bootstrap_backend.h"
 
 enum {
     BOOT_ID_NBYTES = 40,
     NAMING_S       = 2, /* how long a rank waits only to have a missing one named */
+    ABORT_S        = 5, /* how long the launcher's library may take to end the job */
 };
 
 typedef struct {
@@ -265,6 +268,36 @@ static shoal_status_t peers_exchange(void *context, const void *mine, size_t nby
     return status;
 }
 
+/*
+ * Other ranks that wait in the same call come here at about the same time, so that the exchange names those that do not. Where it
+ * completes all are there, and the call itself is what hangs.
+ */
+static void peers_give_up(void *context, const char *doing)
+{
+    shoal_bootstrap_t *bootstrap = context;
+    char               mine = 0, *all = malloc((size_t)bootstrap->size);
+    bootstrap->stage = doing;
+    shoal_bootstrap_hurry(bootstrap, SHOAL_ERR_PEER);
+    if (!bootstrap->ops->needs_mpi && all != NULL && peers_exchange(bootstrap, &mine, 1, all) == SHOAL_ERR_PEER) {
+        bootstrap->ops->abort(bootstrap, shoal_status_exit_code(SHOAL_ERR_PEER), shoal_status_string(SHOAL_ERR_PEER));
+    } else {
+        shoal_error("waited in vain in %s, which does not tell for whom", doing);
+    }
+    _exit(shoal_status_exit_code(SHOAL_ERR_PEER));
+}
+
+/* ---- Ending a job through a library that may hang itself ---- */
+
+static void leave(void *argument)
+{
+    _exit((int)(intptr_t)argument);
+}
+
+void shoal_bootstrap_leave_soon(int exit_code)
+{
+    (void)shoal_watchdog_start(ABORT_S, leave, (void *)(intptr_t)exit_code);
+}
+
 shoal_peers_t shoal_bootstrap_peers(shoal_bootstrap_t *bootstrap)
 {
     return (shoal_peers_t){
@@ -273,6 +306,7 @@ shoal_peers_t shoal_bootstrap_peers(shoal_bootstrap_t *bootstrap)
         .local_rank = bootstrap->local_rank,
         .local_size = bootstrap->local_size,
         .exchange   = peers_exchange,
+        .give_up    = peers_give_up,
         .context    = bootstrap,
     };
 }

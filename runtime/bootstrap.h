@@ -37,6 +37,7 @@ typedef struct {
     shoal_status_t (*exchange)(shoal_bootstrap_t *bootstrap, const void *mine, size_t nbytes, void *all_p);
     /* Ends every rank of the job with `exit_code`; for errors that the peers cannot see. Returns only if it failed. */
     void (*abort)(shoal_bootstrap_t *bootstrap, int exit_code, const char *message);
+    bool needs_mpi; /* exchanges are MPI's, so none is possible while another thread is in MPI */
 } shoal_bootstrap_ops_t;
 
 struct shoal_bootstrap {

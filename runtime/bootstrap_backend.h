@@ -24,6 +24,9 @@ bool shoal_bootstrap_is_local_rank(void);
 /* As set by shoal_bootstrap_set_patience. */
 double shoal_bootstrap_first_patience(void);
 
+/* Ends this process with that code after a few seconds: for backends whose library may hang when it is asked to end the job. */
+void shoal_bootstrap_leave_soon(int exit_code);
+
 /* What the environment says about who launched this process. */
 typedef struct {
     int  size;    /* how many tasks the launcher started, 1 when there is no launcher */

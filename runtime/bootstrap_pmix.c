@@ -3,16 +3,26 @@
  * Peers through PMIx: the same code under Slurm's plugin and under Open MPI's mpirun. An exchange is put, commit, fence with
  * collection, and a get per rank, under a key that counts the exchanges, since a key cannot be put twice.
  *
+ * Every exchange has a deadline: the fence is waited for here, and when it does not end the contributions are asked for one by one, which
+ * shows whose there are.
+ *
  * Where the server tells of processes that ended abnormally, their rank is logged: it is the first line in the log about a
  * rank that died too fast to speak for itself. Slurm's plugin tells nothing; there Slurm itself ends the step.
  */
 #include <pmix.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
+#include "base/time.h"
+#include "base/watchdog.h"
 #include "runtime/bootstrap_backend.h"
+
+/* How long contributions may take to be found when not all ranks have come. */
+static const double search_s = 1.5;
 
 typedef struct {
     shoal_bootstrap_t base;
@@ -70,6 +80,13 @@ static const char *method_name(void)
     return launcher.mpirun ? "pmix (mpirun)" : launcher.step ? "pmix (srun)" : "pmix";
 }
 
+static void server_is_silent(void *argument)
+{
+    (void)argument;
+    shoal_error("PMIx: the launcher's server has not answered for %.0f s", shoal_bootstrap_first_patience());
+    _exit(shoal_status_exit_code(SHOAL_ERR_PEER));
+}
+
 static shoal_status_t pmix_open(shoal_bootstrap_t **bootstrap_p)
 {
     shoal_launcher_t launcher = shoal_launcher_from_environment();
@@ -81,7 +98,9 @@ static shoal_status_t pmix_open(shoal_bootstrap_t **bootstrap_p)
     if (pmix == NULL) {
         return SHOAL_ERR_NO_MEMORY;
     }
-    pmix_status_t started = PMIx_Init(&pmix->self, NULL, 0);
+    shoal_watchdog_t *watchdog = shoal_watchdog_start(shoal_bootstrap_first_patience(), server_is_silent, NULL);
+    pmix_status_t     started  = PMIx_Init(&pmix->self, NULL, 0);
+    shoal_watchdog_stop(watchdog);
     if (started != PMIX_SUCCESS) {
         shoal_error("PMIx: cannot reach the launcher's server: %s; %s", PMIx_Error_string(started),
                     shoal_launcher_cure(&launcher));
@@ -115,16 +134,167 @@ static shoal_status_t offer(const char *key, const void *mine, size_t nbytes)
     return from_pmix(PMIx_Commit(), "committing");
 }
 
-static shoal_status_t fence(const pmix_proc_t *self)
+/*
+ * An operation that PMIx completes from its own thread, some time or never: on the heap, and given up by its starter when that does
+ * not wait any longer, for PMIx may still come to write to it.
+ */
+typedef struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t  change;
+    size_t          ndone;
+    pmix_status_t   status;
+    pmix_proc_t     job; /* what a fence was given */
+    pmix_info_t     info;
+    bool           *found; /* (size) of a search for missing ranks */
+} pending_t;
+
+typedef struct {
+    pending_t *pending;
+    int        rank;
+} search_t;
+
+static pending_t *pending_create(int size)
 {
-    pmix_proc_t job     = *self;
-    bool        collect = true;
-    pmix_info_t info;
-    job.rank = PMIX_RANK_WILDCARD;
-    PMIX_INFO_CONSTRUCT(&info);
-    PMIX_INFO_LOAD(&info, PMIX_COLLECT_DATA, &collect, PMIX_BOOL);
-    shoal_status_t status = from_pmix(PMIx_Fence(&job, 1, &info, 1), "waiting for all ranks");
-    PMIX_INFO_DESTRUCT(&info);
+    pending_t         *pending = calloc(1, sizeof(*pending));
+    pthread_condattr_t monotonic;
+    if (pending == NULL || (pending->found = calloc((size_t)size, sizeof(*pending->found))) == NULL) {
+        free(pending);
+        return NULL;
+    }
+    pthread_mutex_init(&pending->mutex, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&pending->change, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    return pending;
+}
+
+static void pending_free(pending_t *pending)
+{
+    pthread_cond_destroy(&pending->change);
+    pthread_mutex_destroy(&pending->mutex);
+    free(pending->found);
+    free(pending);
+}
+
+/* Whether n are done within so many seconds. */
+static bool pending_wait(pending_t *pending, size_t n, double seconds)
+{
+    struct timespec until;
+    int             rc    = 0;
+    int64_t         at_ns = shoal_time_ns() + (int64_t)(seconds * 1e9);
+    until.tv_sec          = (time_t)(at_ns / 1000000000);
+    until.tv_nsec         = (long)(at_ns % 1000000000);
+    pthread_mutex_lock(&pending->mutex);
+    while (pending->ndone < n && rc == 0) {
+        rc = pthread_cond_timedwait(&pending->change, &pending->mutex, &until);
+    }
+    bool done = pending->ndone >= n;
+    pthread_mutex_unlock(&pending->mutex);
+    return done;
+}
+
+static void note_done(pending_t *pending, pmix_status_t status, int found)
+{
+    pthread_mutex_lock(&pending->mutex);
+    pending->ndone++;
+    pending->status = status;
+    if (found >= 0) {
+        pending->found[found] = true;
+    }
+    pthread_cond_signal(&pending->change);
+    pthread_mutex_unlock(&pending->mutex);
+}
+
+static void fence_done(pmix_status_t status, void *pending)
+{
+    note_done(pending, status, -1);
+}
+
+static void search_done(pmix_status_t status, pmix_value_t *value, void *argument)
+{
+    search_t *search = argument;
+    (void)value; /* PMIx's */
+    note_done(search->pending, status, status == PMIX_SUCCESS ? search->rank : -1);
+    free(search);
+}
+
+/*
+ * Which ranks have come to this exchange: those whose contribution can be had, though the fence is not complete. Sets *found_p (size),
+ * which stays PMIx's.
+ */
+static shoal_status_t search_ranks(const pmix_bootstrap_t *pmix, const char *key, const bool **found_p)
+{
+    int        size    = pmix->base.size;
+    pending_t *pending = pending_create(size);
+    if (pending == NULL) {
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    pending->found[pmix->base.rank] = true;
+    for (int r = 0; r < size; r++) {
+        pmix_proc_t from   = pmix->self;
+        search_t   *search = r != pmix->base.rank ? malloc(sizeof(*search)) : NULL;
+        from.rank          = (pmix_rank_t)r;
+        if (search != NULL) {
+            *search = (search_t){pending, r};
+            if (PMIx_Get_nb(&from, key, NULL, 0, search_done, search) != PMIX_SUCCESS) {
+                free(search);
+            }
+        }
+    }
+    (void)pending_wait(pending, (size_t)size - 1, search_s);
+    *found_p = pending->found;
+    return SHOAL_OK;
+}
+
+/* One rank speaks for all: the first of those that are here. */
+static void name_missing(const pmix_bootstrap_t *pmix, const char *key, double waited_s)
+{
+    const bool *found;
+    char        list[256] = "";
+    size_t      used      = 0;
+    int         first     = 0;
+    if (search_ranks(pmix, key, &found) != SHOAL_OK) {
+        return;
+    }
+    while (!found[first]) {
+        first++;
+    }
+    for (int r = 0; r < pmix->base.size && used < sizeof(list); r++) {
+        if (!found[r]) {
+            used += (size_t)snprintf(list + used, sizeof(list) - used, "%srank %d", used > 0 ? ", " : "", r);
+        }
+    }
+    if (first == pmix->base.rank) {
+        shoal_error("at the stage \"%s\": waited %.0f s in vain for %s", pmix->base.stage, waited_s,
+                    used > 0 ? list : "the launcher, whose fence does not end");
+    }
+}
+
+/* PMIX_TIMEOUT is a wish that servers may ignore, and Slurm's does: the deadline is kept here. */
+static shoal_status_t fence(const pmix_bootstrap_t *pmix, const char *key)
+{
+    double     patience_s = pmix->base.patience_s + SHOAL_BOOTSTRAP_MARGIN_S;
+    pending_t *pending    = pending_create(pmix->base.size);
+    bool       collect    = true;
+    if (pending == NULL) {
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    pending->job      = pmix->self;
+    pending->job.rank = PMIX_RANK_WILDCARD;
+    PMIX_INFO_CONSTRUCT(&pending->info);
+    PMIX_INFO_LOAD(&pending->info, PMIX_COLLECT_DATA, &collect, PMIX_BOOL);
+    pmix_status_t  begun  = PMIx_Fence_nb(&pending->job, 1, &pending->info, 1, fence_done, pending);
+    shoal_status_t status = from_pmix(begun, "waiting for all ranks");
+    if (status == SHOAL_OK && !pending_wait(pending, 1, patience_s)) {
+        name_missing(pmix, key, patience_s);
+        return SHOAL_ERR_PEER; /* `pending` stays PMIx's */
+    }
+    if (status == SHOAL_OK) {
+        status = from_pmix(pending->status, "waiting for all ranks");
+    }
+    PMIX_INFO_DESTRUCT(&pending->info);
+    pending_free(pending);
     return status;
 }
 
@@ -149,10 +319,8 @@ static shoal_status_t pmix_exchange(shoal_bootstrap_t *bootstrap, const void *mi
     pmix_bootstrap_t *pmix = (pmix_bootstrap_t *)bootstrap;
     char              key[32];
     snprintf(key, sizeof(key), "shoal.%u", pmix->nexchanges++);
-    if (nbytes > 0) {
-        SHOAL_TRY(offer(key, mine, nbytes));
-    }
-    SHOAL_TRY(fence(&pmix->self));
+    SHOAL_TRY(offer(key, nbytes > 0 ? mine : "", nbytes > 0 ? nbytes : 1)); /* it says, too, that this rank has come */
+    SHOAL_TRY(fence(pmix, key));
     for (int r = 0; r < bootstrap->size && nbytes > 0; r++) {
         SHOAL_TRY(fetch(&pmix->self, r, key, nbytes, (char *)all_p + (size_t)r * nbytes));
     }
@@ -163,6 +331,7 @@ static void pmix_abort(shoal_bootstrap_t *bootstrap, int exit_code, const char *
 {
     (void)bootstrap;
     shoal_error("ending the job: %s", message);
+    shoal_bootstrap_leave_soon(exit_code);
     PMIx_Abort(exit_code, message, NULL, 0);
 }
 

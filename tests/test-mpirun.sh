@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 #
 # Ranks that mpirun starts: they find each other through PMIx, the collectives of the mpi and the ucx transport are exact, also under
-# the memory of GPUs, and ranks that were started without a way to find each other are refused.
+# the memory of GPUs, a rank that stops is named, and ranks that were started without a way to find each other are refused.
 set -eu
 
 skip() {
@@ -28,6 +28,17 @@ for transport in mpi ucx; do
         SHOAL_TEST_TRANSPORT=$transport mpirun -n 3 "$SHOAL_BUILDDIR/tests/test_pinned"
         SHOAL_TEST_TRANSPORT=$transport SHOAL_TEST_AHEAD=1 mpirun -n 2 "$SHOAL_BUILDDIR/tests/test_pinned"
     fi
+done
+
+# A rank that stops is named, and the job ended, it too. The second line of defence is a limit that only says "hangs".
+for bootstrap in pmix mpi; do
+    echo "test-mpirun: a stopped rank under $bootstrap"
+    code=0
+    said=$(SHOAL_TEST_LAUNCHED=$bootstrap timeout 90 mpirun -n 4 "$SHOAL_BUILDDIR/tests/test_bootstrap" 2>&1) || code=$?
+    case $code.$said in
+        5.*"at the stage \"the test's own stage\": waited 3 s in vain for rank 1"*) ;;
+        *) echo "exit code $code: $said"; exit 1 ;;
+    esac
 done
 
 echo "test-mpirun: ranks without PMIx"

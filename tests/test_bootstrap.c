@@ -514,8 +514,43 @@ static void test_names(void **state)
     assert_null(b);
 }
 
+/* ---- Under a launcher ---- */
+
+/*
+ * SHOAL_TEST_LAUNCHED names a bootstrap: ranks that mpirun or srun started exchange, and then rank 1 stops, so that the others must name it
+ * and end the job with exit code 5. Their numbers may be of any size.
+ */
+static int run_launched(const char *name)
+{
+    shoal_bootstrap_t *b;
+    char               mine = 0;
+    CHECK(shoal_bootstrap_open(name, &b) == SHOAL_OK && b->size > 2);
+    size_t         size = (size_t)b->size;
+    unsigned char *part = malloc(100000), *all = malloc(100000 * size);
+    CHECK(part != NULL && all != NULL);
+    for (size_t nbytes = 0; nbytes <= 100000; nbytes = nbytes * 5 + 1) {
+        memset(part, 'a' + b->rank % 16, nbytes);
+        CHECK(b->ops->exchange(b, part, nbytes, all) == SHOAL_OK);
+        for (size_t i = 0; i < size * nbytes; i++) {
+            CHECK(all[i] == 'a' + i / nbytes % 16);
+        }
+    }
+    b->patience_s = 1;
+    b->stage      = "the test's own stage";
+    if (b->rank == 1) {
+        raise(SIGSTOP);
+    }
+    CHECK(b->ops->exchange(b, &mine, 1, all) == SHOAL_ERR_PEER);
+    usleep(b->rank == 0 ? 0 : 500000); /* the one that names it is not cut short */
+    b->ops->abort(b, shoal_status_exit_code(SHOAL_ERR_PEER), "told to");
+    return shoal_status_exit_code(SHOAL_ERR_PEER);
+}
+
 int main(void)
 {
+    if (getenv("SHOAL_TEST_LAUNCHED") != NULL) {
+        return run_launched(getenv("SHOAL_TEST_LAUNCHED"));
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exchanges),
         cmocka_unit_test(test_exit_codes),
