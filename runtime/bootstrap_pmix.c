@@ -24,6 +24,9 @@
 /* How long contributions may take to be found when not all ranks have come. */
 static const double search_s = 1.5;
 
+/* How much later the others leave than the rank that speaks for all, which must not be ended by them before it has. */
+enum { SPEAKER_US = 500000 };
+
 typedef struct {
     shoal_bootstrap_t base;
     pmix_proc_t       self;
@@ -265,7 +268,9 @@ static void name_missing(const pmix_bootstrap_t *pmix, const char *key, double w
             used += (size_t)snprintf(list + used, sizeof(list) - used, "%srank %d", used > 0 ? ", " : "", r);
         }
     }
-    if (first == pmix->base.rank) {
+    if (first != pmix->base.rank) {
+        usleep(SPEAKER_US);
+    } else {
         shoal_error("at the stage \"%s\": waited %.0f s in vain for %s", pmix->base.stage, waited_s,
                     used > 0 ? list : "the launcher, whose fence does not end");
     }

@@ -100,6 +100,7 @@ typedef struct {
     size_t        gate_steps;    /* steps whose loss is compared with the one-rank run */
     double        gate_tolerance; /* relative */
     size_t        timeout_s;     /* per row */
+    size_t        launch_timeout_s; /* until a row shows a sign of life; 0: no limit */
 } shoal_study_spec_t;
 
 /*

@@ -143,6 +143,8 @@ const shoal_key_t shoal_keys[] = {
     SIZE(study, gate_steps, 0, MANY, "5", "steps whose loss is compared with one rank's; 0: no comparison"),
     REAL(study, gate_tolerance, 0, 1, "0.001", "largest relative difference of those losses"),
     SIZE(study, timeout_s, 1, 864000, "900", "a row that takes longer is stopped"),
+    SIZE(study, launch_timeout_s, 0, 864000, "60",
+         "a row whose ranks have not found each other by then is killed and started again, twice at most; 0: no limit"),
 
     REAL(machine, flops, 0, 1e18, "0", "matmul flop/s per rank that predictions assume; 0: measured or from a table"),
     REAL(machine, memory_gbs, 0, 1e9, "0", "GB/s of memory per rank; 0: likewise"),

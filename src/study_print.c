@@ -77,6 +77,9 @@ void shoal_study_print_row(const shoal_study_t *study, const shoal_study_row_t *
     } else if (row->gate.kind == SHOAL_GATE_IS_REFERENCE) {
         printf("  is the loss reference");
     }
+    if (row->tries > 1) {
+        printf("  (started %zu times)", row->tries);
+    }
     printf("%s%s\n", row->detail[0] == '\0' ? "" : "  ", row->detail);
     fflush(stdout);
 }

@@ -14,6 +14,9 @@ typedef struct {
     bool               reference;
     size_t             node;     /* of the allocation where it begins */
     long               oom_kills; /* of this host, before it began */
+    int64_t            started_ns;
+    bool               alive;   /* its ranks have found each other */
+    bool               stalled; /* they had not in time, and it is being killed */
     char               dir[PATH_MAX];
 } shoal_study_run_t;
 
@@ -26,7 +29,8 @@ shoal_status_t shoal_study_run_start(const shoal_study_t *study, shoal_study_row
 
 /*
  * Never waits. Returns whether the run has ended; then its row has verdict, detail, exit code and tail. A reference
- * that has recorded enough steps is ended here, and is ok however it took that.
+ * that has recorded enough steps is ended here, and is ok however it took that. A run that shows no sign of life within
+ * study.launch_timeout_s is killed here and started again, until it has been started three times.
  */
 bool shoal_study_run_poll(const shoal_study_t *study, shoal_study_run_t *run);
 

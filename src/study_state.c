@@ -30,7 +30,7 @@ static const char *const gate_names[SHOAL_GATE_COUNT] = {
 static bool is_shared_key(const char *key)
 {
     static const char *const others[] = {"study.nodes", "study.ranks_per_node", "study.local",    "study.shard",
-                                         "study.seeds", "study.timeout_s",      "batch.local",    "batch.global",
+                                         "study.seeds", "study.timeout_s",      "study.launch_timeout_s", "batch.local",    "batch.global",
                                          "run.seed",    "run.steps",            "parallel.shard", "run.dir",
                                          /* These follow from the batch and the steps where they are not given. */
                                          "optim.lr",    "optim.wd",             "optim.warmup"};
@@ -101,7 +101,7 @@ static json_t *gate_to_json(const shoal_gate_t *gate)
 
 static json_t *row_to_json(const shoal_study_row_t *row)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:i, s:o, s:o, s:o}",
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:i, s:I, s:o, s:o, s:o}",
                      "name", row->name,
                      "nodes", (json_int_t)row->nodes,
                      "ranks_per_node", (json_int_t)row->ranks_per_node,
@@ -113,6 +113,7 @@ static json_t *row_to_json(const shoal_study_row_t *row)
                      "shard", shoal_shard_name(row->shard),
                      "verdict", shoal_verdict_name(row->verdict),
                      "exit_code", row->exit_code,
+                     "tries", (json_int_t)row->tries,
                      "detail", shoal_record_text(row->detail),
                      "tail", shoal_record_text(row->tail),
                      "gate", gate_to_json(&row->gate));
@@ -166,6 +167,7 @@ static shoal_study_row_t row_from_json(const json_t *json)
         .shard          = shard_from_name(shoal_json_text(json, "shard")),
         .verdict        = shoal_verdict_from_name(shoal_json_text(json, "verdict")),
         .exit_code      = (int)json_integer_value(json_object_get(json, "exit_code")),
+        .tries          = get_size(json, "tries"),
         .gate           = gate_from_json(json_object_get(json, "gate")),
     };
     copy_text(json, "name", sizeof(row.name), row.name);
@@ -187,6 +189,7 @@ static shoal_status_t merge(const json_t *array, shoal_study_row_t **rows_p, siz
         } else {
             row->verdict   = old.verdict;
             row->exit_code = old.exit_code;
+            row->tries     = old.tries;
             row->gate      = old.gate;
             memcpy(row->detail, old.detail, sizeof(row->detail));
             memcpy(row->tail, old.tail, sizeof(row->tail));

@@ -3,6 +3,7 @@
  * `shoal train`: one rank of a run, or with -n N all of them on this host. The configuration is read by the process that starts the
  * ranks, or by rank 0 first, so that a mistake in it is reported once; then every rank assembles its part, steps, and rank 0 tells the story on the terminal.
  */
+#include <fcntl.h>
 #include <getopt.h>
 #include <malloc.h>
 #include <math.h>
@@ -284,6 +285,16 @@ static void tear_down(run_t *run)
     shoal_bootstrap_close(run->bootstrap);
 }
 
+/* A study that started this run waits for a sign that its ranks are there; it names the file. Its records are one as well. */
+static void show_life(const shoal_bootstrap_t *bootstrap)
+{
+    const char *path = getenv("SHOAL_STUDY_STARTED");
+    int         fd   = path != NULL && bootstrap->rank == 0 ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 static int rank_main(void *argument)
 {
     const arguments_t *arguments = argument;
@@ -300,6 +311,7 @@ static int rank_main(void *argument)
     if (run.bootstrap->rank == 0) {
         shoal_start_warn();
     }
+    show_life(run.bootstrap);
     status = execute(&run, arguments);
     tear_down(&run);
     return shoal_status_exit_code(status);

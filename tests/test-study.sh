@@ -142,6 +142,36 @@ grep -qF -e '--mpi=pmix --kill-on-bad-exit=1 --nodes=2 --ntasks=6 --ntasks-per-n
 SLURM_JOB_NUM_NODES=4 study 0 'study.nodes=2,4' study.ranks_per_node=3
 ran 'g48-s1 n4r3-full-b4-s1 '
 
+# Steps that never start: killed and launched again, twice at most; then the row says so, and the study goes on. 0: no such limit.
+export SHOAL_TEST_STALLS="$work/stalls"
+tries() { # RUN TRIES
+    found=$(awk -v run="\"$1\"," '$1 == "\"name\":" { name = $2 } $1 == "\"tries\":" && name == run { print $2 + 0 }' out/study.json)
+    [ "$found" = "$2" ] || fail "$1 was tried $found times instead of $2"
+}
+anew
+fates ''
+printf '%s\n' n1r1-full-b4-s1 n1r2-full-b4-s1 n1r2-full-b4-s1 n1r2-full-b4-s1 g8-s1 >stalls
+study 1 study.launch_timeout_s=2
+verdict n1r1-full-b4-s1 ok
+verdict n1r2-full-b4-s1 hang
+tries n1r1-full-b4-s1 2
+tries n1r2-full-b4-s1 3
+tries g8-s1 2
+ran 'g8-s1 n1r1-full-b4-s1 '
+says 'n1r2-full-b4-s1: no sign of life 2 s after its launch (study.launch_timeout_s); try 3 of 3 is killed'
+says '1000 tokens/s (1000 per rank)  is the loss reference  (started 2 times)'
+says 'hang  (started 3 times)  never started: launched 3 times'
+[ "$(grep -c '^\$ srun' out/rows/n1r2-full-b4-s1/log.txt)" = 3 ] || fail 'the log does not have each try'
+study 0
+verdict n1r2-full-b4-s1 ok
+tries n1r2-full-b4-s1 1
+anew
+echo n1r1-full-b4-s1 >stalls
+study 1 study.launch_timeout_s=0 study.timeout_s=4 study.ranks_per_node=1
+verdict n1r1-full-b4-s1 hang
+tries n1r1-full-b4-s1 1
+says 'took longer than study.timeout_s'
+
 # With GPUs, of which `salloc` tells only what was asked for: one for each rank, and what Slurm says of this node comes first.
 gpus() { "$SHOAL" study --dry-run study.cfg study.ranks_per_node="$1" >output 2>&1 || fail 'no dry run'; }
 SLURM_GPUS_PER_NODE=h100:4 gpus 2
