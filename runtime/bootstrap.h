@@ -74,7 +74,8 @@ void           shoal_bootstrap_close(shoal_bootstrap_t *bootstrap);
 shoal_peers_t shoal_bootstrap_peers(shoal_bootstrap_t *bootstrap);
 
 /*
- * Forks `nranks` processes that run rank_main(argument) and exit with its value; in them shoal_bootstrap_open("auto") finds the others.
+ * Refuses a number of ranks for which this host has not the files, processes or memory, with SHOAL_ERR_CONFIG's exit code. Else
+ * forks `nranks` processes that run rank_main(argument) and exit with its value; in them shoal_bootstrap_open("auto") finds the others.
  * The caller's process serves the exchanges and returns the job's exit code: 0, or the code of the first rank that failed. When a
  * rank dies (a signal, or a non-zero exit) it says which, gives the others a short grace to report, and kills the rest.
  * SIGINT, SIGTERM and SIGUSR1 are passed on to the ranks. Leaves no process behind, also when the caller itself is killed.

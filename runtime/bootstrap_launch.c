@@ -466,7 +466,7 @@ static shoal_status_t check_may_launch(int nranks)
                     nranks);
         return SHOAL_ERR_CONFIG;
     }
-    return SHOAL_OK;
+    return shoal_bootstrap_check_limits(nranks);
 }
 
 int shoal_bootstrap_launch_local(int nranks, int (*rank_main)(void *argument), void *argument)
@@ -491,11 +491,11 @@ int shoal_bootstrap_launch_local(int nranks, int (*rank_main)(void *argument), v
     for (int r = 0; r < nranks; r++) {
         job.ranks[r].fd = job.polls[r].fd = -1;
     }
-    begin_waiting(&job, shoal_bootstrap_first_patience() + SHOAL_BOOTSTRAP_MARGIN_S);
     status = take_signals(&job);
     if (status == SHOAL_OK) {
         status = fork_ranks(&job, rank_main, argument);
     }
+    begin_waiting(&job, shoal_bootstrap_first_patience() + SHOAL_BOOTSTRAP_MARGIN_S);
     if (status != SHOAL_OK) {
         fail(&job, shoal_status_exit_code(status), 0);
     }
