@@ -46,7 +46,9 @@ static struct timespec time_in(double seconds)
     return t;
 }
 
-/* Signals are the other threads': a handler must not run here, in a thread that nobody waits for. */
+/*
+ * Signals are the other threads': a handler must not run here, in a thread that nobody waits for.
+ */
 static int start_thread(shoal_watchdog_t *dog)
 {
     sigset_t all, before;
@@ -57,7 +59,8 @@ static int start_thread(shoal_watchdog_t *dog)
     return rc;
 }
 
-shoal_watchdog_t *shoal_watchdog_start(double seconds, void (*expired)(void *argument), void *argument)
+shoal_watchdog_t *shoal_watchdog_start(double seconds, void (*expired)(void *argument),
+                                       void  *argument)
 {
     shoal_watchdog_t  *dog = calloc(1, sizeof(*dog));
     pthread_condattr_t monotonic;

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the ranks of one host (here: mates) share below the transport: a memory segment for small states, leave to read each
- * other's memory, and two pipes of each.
+ * What the ranks of one host (here: mates) share below the transport: a memory segment for small
+ * states, leave to read each other's memory, and two pipes of each.
  *
  *   segment  a memfd that the first mate makes: it has no name, so nothing can be left behind
  *   reading  process_vm_readv: one copy, straight from the mate's buffer into ours
  *   wake     a pipe that the mates write a byte to when this rank sleeps
- *   life     a pipe that only this rank can write to, and never does: its end of file tells the mates that it has died
+ *   life     a pipe that only this rank can write to, and never does: its end of file tells the
+ *            mates that it has died
  *
- * Mates open each other's memfd and pipes through /proc/PID/fd, which the kernel allows to those alone who may read the process's
- * memory anyway. There is no name that another user could find, and nothing that listens.
+ * Mates open each other's memfd and pipes through /proc/PID/fd, which the kernel allows to those
+ * alone who may read the process's memory anyway. There is no name that another user could find,
+ * and nothing that listens.
  *
- * Two ranks are mates when they share boot id, user, PID and network namespace. Whether all this works is tried out when it is
- * set up; when a step fails on any mate, the whole host goes without, and says so.
+ * Two ranks are mates when they share boot id, user, PID and network namespace. Whether all this
+ * works is tried out when it is set up; when a step fails on any mate, the whole host goes without,
+ * and says so.
  */
 #ifndef SHOAL_COLLECTIVES_HOST_H
 #define SHOAL_COLLECTIVES_HOST_H
@@ -48,10 +51,12 @@ typedef struct {
 typedef struct shoal_host shoal_host_t;
 
 /*
- * Collective over the job. *host_p is NULL when this rank is alone on its host, or when the host must do without. *one_network_p: all
- * ranks of the job are in one network namespace of one host, so that they reach each other by its loopback interface.
+ * Collective over the job. *host_p is NULL when this rank is alone on its host, or when the host
+ * must do without. *one_network_p: all ranks of the job are in one network namespace of one host,
+ * so that they reach each other by its loopback interface.
  */
-shoal_status_t shoal_host_open(const shoal_peers_t *peers, shoal_host_t **host_p, bool *one_network_p);
+shoal_status_t shoal_host_open(const shoal_peers_t *peers, shoal_host_t **host_p,
+                               bool *one_network_p);
 
 /* `in_order` tells the mates that this end is no accident. */
 void shoal_host_close(shoal_host_t *host, bool in_order);
@@ -67,8 +72,9 @@ shoal_status_t shoal_host_read(const shoal_host_t *host, int mate, void *to_p, u
 void shoal_host_notify(shoal_host_t *host, int mate);
 
 /*
- * Sleeping: set_patience(n), look once more whether n changes are still wanted, then wait for the pipes, set_patience(0).
- * The n-th notify wakes; it may be an earlier one, never a later. listen takes the pipes' news: bytes and ends.
+ * Sleeping: set_patience(n), look once more whether n changes are still wanted, then wait for the
+ * pipes, set_patience(0). The n-th notify wakes; it may be an earlier one, never a later. listen
+ * takes the pipes' news: bytes and ends.
  */
 void shoal_host_set_patience(shoal_host_t *host, unsigned nchanges);
 void shoal_host_add_to_epoll(const shoal_host_t *host, int epoll_fd);

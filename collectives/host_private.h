@@ -9,7 +9,8 @@
 
 /* The start of the segment: one line per mate, then the slots, by tag and mate. */
 typedef struct {
-    _Alignas(64) _Atomic uint32_t patience; /* wants a byte in its pipe after so many changes of mates; 0: wants none */
+    /* The rank wants a byte in its wake pipe after so many changes of mates; 0: it wants none. */
+    _Alignas(64) _Atomic uint32_t patience;
     _Atomic uint32_t left;                  /* closed in order */
     uint64_t         probe_address;         /* where the mates may try to read probe_value from */
     uint64_t         probe_value;
@@ -18,11 +19,12 @@ typedef struct {
 struct shoal_host {
     int                nmates, self;
     int               *ranks;  /* (nmates) rank in the job, ascending */
-    int               *lives;  /* (nmates) ends when the mate does; -1 for oneself and for mates that are gone */
+    int               *lives;  /* (nmates) ends when the mate does; -1: oneself, or the mate is gone */
     int               *wakes;  /* (nmates) a byte written here wakes the mate; -1 for oneself */
     pid_t             *pids;   /* (nmates) */
-    int                life[2], wake[2]; /* this rank's own pipes: the mates have life[0] and wake[1] open as well */
-    int                memfd;            /* of the segment, where this rank may have to provide it; -1 once mapped */
+    int                life[2]; /* this rank's own: the mates have the reading end open as well */
+    int                wake[2]; /* this rank's own: the mates have the writing end open as well */
+    int                memfd;   /* of the segment, in case this rank has to provide it */
     shoal_mate_fate_t *fates;  /* (nmates) */
     shoal_mate_line_t *lines;  /* (nmates) in the segment */
     shoal_slot_t      *slots;  /* (SHOAL_HOST_NTAGS, nmates) in the segment */

@@ -40,11 +40,14 @@ static uint64_t namespace_id(const char *path)
     return stat(path, &status) == 0 ? (uint64_t)status.st_ino : 0;
 }
 
-/* What this rank has to offer to mates; the first of them provides the memfd, whoever that will be. */
+/*
+ * What this rank has to offer to mates; the first of them provides the memfd, whoever that will be.
+ */
 static bool make_own(shoal_host_t *host)
 {
     host->memfd = memfd_create("shoal", MFD_CLOEXEC);
-    return host->memfd >= 0 && pipe2(host->wake, O_CLOEXEC | O_NONBLOCK) == 0 && pipe2(host->life, O_CLOEXEC | O_NONBLOCK) == 0;
+    return host->memfd >= 0 && pipe2(host->wake, O_CLOEXEC | O_NONBLOCK) == 0 &&
+           pipe2(host->life, O_CLOEXEC | O_NONBLOCK) == 0;
 }
 
 static card_t make_card(shoal_host_t *host)
@@ -62,7 +65,8 @@ static card_t make_card(shoal_host_t *host)
     if (fd >= 0) {
         close(fd);
     }
-    if (nread <= 0 || getrandom(&card.probe_value, sizeof(card.probe_value), 0) != sizeof(card.probe_value) ||
+    if (nread <= 0 ||
+        getrandom(&card.probe_value, sizeof(card.probe_value), 0) != sizeof(card.probe_value) ||
         (card.willing && !make_own(host))) {
         card.willing = 0;
     }
@@ -185,7 +189,8 @@ static shoal_host_t *host_alloc(const shoal_peers_t *peers)
     host->wakes = calloc(n, sizeof(*host->wakes));
     host->pids  = calloc(n, sizeof(*host->pids));
     host->fates = calloc(n, sizeof(*host->fates));
-    if (host->ranks == NULL || host->lives == NULL || host->wakes == NULL || host->pids == NULL || host->fates == NULL) {
+    if (host->ranks == NULL || host->lives == NULL || host->wakes == NULL || host->pids == NULL ||
+        host->fates == NULL) {
         shoal_host_close(host, false);
         return NULL;
     }
@@ -222,7 +227,8 @@ static shoal_status_t all_mates_agree(const shoal_peers_t *peers, const shoal_ho
 }
 
 /* The part between the cards and the verdict. cards (size). */
-static shoal_status_t host_build(const shoal_peers_t *peers, shoal_host_t *host, const card_t *cards, bool *works_p)
+static shoal_status_t host_build(const shoal_peers_t *peers, shoal_host_t *host,
+                                 const card_t *cards, bool *works_p)
 {
     bool  works = host->nmates > 1 && open_pipes(host, cards) && map_segment(host, cards);
     char *votes = malloc((size_t)peers->size);
@@ -241,7 +247,8 @@ static shoal_status_t host_build(const shoal_peers_t *peers, shoal_host_t *host,
     return status;
 }
 
-shoal_status_t shoal_host_open(const shoal_peers_t *peers, shoal_host_t **host_p, bool *one_network_p)
+shoal_status_t shoal_host_open(const shoal_peers_t *peers, shoal_host_t **host_p,
+                               bool *one_network_p)
 {
     card_t       *cards = calloc((size_t)peers->size, sizeof(*cards));
     shoal_host_t *host  = host_alloc(peers);

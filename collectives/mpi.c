@@ -37,7 +37,7 @@ typedef struct {
     shoal_transport_t base;
     bool              started_here;
     const shoal_peers_t *peers;
-    double            patience_s; /* with ranks that do not come to a call that waits for all of them */
+    double patience_s; /* with ranks that do not come to a call that waits for all of them */
     MPI_Datatype      bf16;
     MPI_Op            bf16_sum;
     int               event_fd;

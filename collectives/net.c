@@ -104,9 +104,11 @@ static void set_default(ucp_config_t *config, const char *variable, const char *
 }
 
 /*
- * What the user asks for with UCX_* variables stands. UCX listens on a port of every interface that it may use, so a job that can do
- * with loopback uses nothing else: it can be connected to from its own host only. Between hosts loopback is taken out by naming the other interfaces, since UCX cannot
- * exclude one; but not where RDMA devices exist, which that list would exclude, and whose presence makes UCX prefer them.
+ * What the user asks for with UCX_* variables stands. UCX listens on a port of every interface that
+ * it may use, so a job that can do with loopback uses nothing else: it can be connected to from its
+ * own host only. Between hosts loopback is taken out by naming the other interfaces, since UCX
+ * cannot exclude one; but not where RDMA devices exist, which that list would exclude, and whose
+ * presence makes UCX prefer them.
  */
 static void configure(ucp_config_t *config, shoal_net_reach_t reach)
 {
@@ -297,7 +299,8 @@ static shoal_status_t meet(shoal_net_t *net, const peer_t *peer, int64_t deadlin
         status = finish(net, &peer->hello_out, deadline_ns);
     }
     if (status == SHOAL_ERR_PEER && net->status == SHOAL_OK) {
-        shoal_error("UCX: connecting: rank %d has not answered within %.0f s", peer->rank, net->patience_s);
+        shoal_error("UCX: connecting: rank %d has not answered within %.0f s", peer->rank,
+                    net->patience_s);
         net->status = SHOAL_ERR_PEER;
     }
     return status;
@@ -382,7 +385,8 @@ static shoal_status_t exchange_addresses(shoal_net_t *net, const shoal_peers_t *
     return status;
 }
 
-static shoal_status_t open_all(shoal_net_t *net, const shoal_peers_t *peers, shoal_net_reach_t reach)
+static shoal_status_t open_all(shoal_net_t *net, const shoal_peers_t *peers,
+                               shoal_net_reach_t reach)
 {
     net->peers = calloc((size_t)net->size, sizeof(*net->peers));
     if (net->peers == NULL) {
@@ -397,7 +401,8 @@ static shoal_status_t open_all(shoal_net_t *net, const shoal_peers_t *peers, sho
     return exchange_addresses(net, peers);
 }
 
-shoal_status_t shoal_net_open(const shoal_peers_t *peers, shoal_net_reach_t reach, double patience_s, shoal_net_t **net_p)
+shoal_status_t shoal_net_open(const shoal_peers_t *peers, shoal_net_reach_t reach,
+                              double patience_s, shoal_net_t **net_p)
 {
     shoal_net_t *net = calloc(1, sizeof(*net));
     if (net == NULL) {

@@ -32,14 +32,16 @@ typedef enum {
 } shoal_net_reach_t;
 
 /* Collective over the job. patience_s: for shoal_net_connect. */
-shoal_status_t shoal_net_open(const shoal_peers_t *peers, shoal_net_reach_t reach, double patience_s, shoal_net_t **net_p);
+shoal_status_t shoal_net_open(const shoal_peers_t *peers, shoal_net_reach_t reach,
+                              double patience_s, shoal_net_t **net_p);
 
 /* `in_order` tells the connected peers that this end is no accident. */
 void shoal_net_close(shoal_net_t *net, bool in_order);
 
 /*
- * Connects to peers, both sides calling it; a message goes each way, so that later failures are noticed. Blocking; SHOAL_ERR_PEER when one
- * has not answered within patience_s, which is logged with its rank.
+ * Connects to peers, both sides calling it; a message goes each way, so that later failures are
+ * noticed. Blocking; SHOAL_ERR_PEER when one has not answered within patience_s, which is logged
+ * with its rank.
  */
 shoal_status_t shoal_net_connect(shoal_net_t *net, const int *ranks, int nranks, int tag);
 

@@ -44,8 +44,9 @@ typedef struct {
      */
     shoal_status_t (*exchange)(void *context, const void *mine, size_t nbytes, void *all_p);
     /*
-     * Ends this process, and the job as far as the launcher can: this rank waits for others in a call that cannot be ended. `doing`: what
-     * for, for people. From any thread, while no other is in `exchange`. NULL: there is nobody to wait for.
+     * Ends this process, and the job as far as the launcher can: this rank waits for others in a
+     * call that cannot be ended. `doing`: what for, for people. From any thread, while no other is
+     * in `exchange`. NULL: there is nobody to wait for.
      */
     void (*give_up)(void *context, const char *doing);
     void *context;

@@ -17,7 +17,9 @@
 #include "base/log.h"
 #include "collectives/backends.h"
 
-enum { LISTEN_PERIOD = 512 }; /* idle progress calls between looks at the pipes of mates, for callers that never wait */
+enum {
+    LISTEN_PERIOD = 512
+}; /* idle progress calls between looks at the pipes of mates, for callers that never wait */
 
 /* ---- Open and close ---- */
 

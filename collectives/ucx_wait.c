@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * How the ucx transport waits. One epoll set holds UCP's event fd, the pipes of the mates and an eventfd for wake. Before
- * that sleep a short spin pays, as long as there is a core for every rank: its length doubles after a wait that was short,
- * and halves after a long one.
+ * How the ucx transport waits. One epoll set holds UCP's event fd, the pipes of the mates and an
+ * eventfd for wake. Before that sleep a short spin pays, as long as there is a core for every rank:
+ * its length doubles after a wait that was short, and halves after a long one.
  */
 #include <limits.h>
 #include <sched.h>

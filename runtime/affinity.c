@@ -17,7 +17,7 @@ static int env_threads(const char *name, bool speaks)
 {
     const char *text = getenv(name);
     char       *end  = NULL;
-    long        n    = text != NULL ? strtol(text, &end, 10) : 0; /* out of range: the limit of long */
+    long        n = text != NULL ? strtol(text, &end, 10) : 0; /* out of range: the limit of long */
     if (text == NULL || text[0] == '\0') {
         return 0;
     }
@@ -30,7 +30,8 @@ static int env_threads(const char *name, bool speaks)
     }
     if (n > SHOAL_MAX_THREADS) {
         if (speaks) {
-            shoal_warn("%s=%.64s asks for more threads than a rank may have; it gets %d", name, text, SHOAL_MAX_THREADS);
+            shoal_warn("%s=%.64s asks for more threads than a rank may have; it gets %d", name,
+                       text, SHOAL_MAX_THREADS);
         }
         return SHOAL_MAX_THREADS;
     }
@@ -177,7 +178,11 @@ shoal_status_t shoal_affinity_settle(int local_rank, int local_size, int asked, 
     int  share     = ours ? available / (local_size > 0 ? local_size : 1) : available;
     affinity_p->is_ours  = ours;
     bool speaks          = local_rank == 0;
-    affinity_p->nthreads = choose_threads(asked, bound > 0 ? bound : share > 0 ? share : 1, speaks, &affinity_p->why);
+    affinity_p->nthreads = choose_threads(asked,
+                                          bound > 0   ? bound
+                                          : share > 0 ? share
+                                                      : 1,
+                                          speaks, &affinity_p->why);
     affinity_p->nthreads = limit_threads(affinity_p->nthreads, speaks, &affinity_p->why);
     describe(affinity_p, bound > 0 ? ", bound to cores of its own" : ours ? "" : ", bound by the launcher");
     hwloc_bitmap_free(set);

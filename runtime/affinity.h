@@ -7,7 +7,8 @@
 
 #include "base/status.h"
 
-/* Of a rank, however it is asked for: run.threads has this range, and what the environment asks for is cut to it. */
+/* Of a rank, however it is asked for: run.threads has this range, and what the environment asks for
+ * is cut to it. */
 enum { SHOAL_MAX_THREADS = 4096 };
 
 typedef struct {
@@ -18,11 +19,12 @@ typedef struct {
 } shoal_affinity_t;
 
 /*
- * Threads: `asked` if positive, else OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else this rank's share of the cores it may
- * use, never more than its CPU quota rounded up. At most OMP_THREAD_LIMIT, where that is set, since OpenMP gives no more. Of a variable
- * that is a list the first number counts, one that is no number of threads does not, and the host's first rank warns of what it does
- * not take as it stands. Binding: when several ranks of this host may all use the same set of
- * cores and there are enough, each takes its own part; otherwise nothing is changed.
+ * Threads: `asked` if positive, else OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else this rank's
+ * share of the cores it may use, never more than its CPU quota rounded up. At most
+ * OMP_THREAD_LIMIT, where that is set, since OpenMP gives no more. Of a variable that is a list the
+ * first number counts, one that is no number of threads does not, and the host's first rank warns
+ * of what it does not take as it stands. Binding: when several ranks of this host may all use the
+ * same set of cores and there are enough, each takes its own part; otherwise nothing is changed.
  */
 shoal_status_t shoal_affinity_settle(int local_rank, int local_size, int asked, shoal_affinity_t *affinity_p);
 

@@ -235,7 +235,8 @@ shoal_status_t shoal_bootstrap_open(const char *name, shoal_bootstrap_t **bootst
         status = find_hosts(b);
     }
     if (status == SHOAL_ERR_PEER) {
-        /* An orderly end would wait for the missing rank as well, which only the launcher can end. */
+        /* An orderly end would wait for the missing rank as well, which only the launcher can end.
+         */
         b->ops->abort(b, shoal_status_exit_code(status), shoal_status_string(status));
         _exit(shoal_status_exit_code(status));
     }
@@ -269,8 +270,8 @@ static shoal_status_t peers_exchange(void *context, const void *mine, size_t nby
 }
 
 /*
- * Other ranks that wait in the same call come here at about the same time, so that the exchange names those that do not. Where it
- * completes all are there, and the call itself is what hangs.
+ * Other ranks that wait in the same call come here at about the same time, so that the exchange
+ * names those that do not. Where it completes all are there, and the call itself is what hangs.
  */
 static void peers_give_up(void *context, const char *doing)
 {
@@ -278,8 +279,10 @@ static void peers_give_up(void *context, const char *doing)
     char               mine = 0, *all = malloc((size_t)bootstrap->size);
     bootstrap->stage = doing;
     shoal_bootstrap_hurry(bootstrap, SHOAL_ERR_PEER);
-    if (!bootstrap->ops->needs_mpi && all != NULL && peers_exchange(bootstrap, &mine, 1, all) == SHOAL_ERR_PEER) {
-        bootstrap->ops->abort(bootstrap, shoal_status_exit_code(SHOAL_ERR_PEER), shoal_status_string(SHOAL_ERR_PEER));
+    if (!bootstrap->ops->needs_mpi && all != NULL &&
+        peers_exchange(bootstrap, &mine, 1, all) == SHOAL_ERR_PEER) {
+        bootstrap->ops->abort(bootstrap, shoal_status_exit_code(SHOAL_ERR_PEER),
+                              shoal_status_string(SHOAL_ERR_PEER));
     } else {
         shoal_error("waited in vain in %s, which does not tell for whom", doing);
     }

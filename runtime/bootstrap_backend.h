@@ -24,10 +24,12 @@ bool shoal_bootstrap_is_local_rank(void);
 /* As set by shoal_bootstrap_set_patience. */
 double shoal_bootstrap_first_patience(void);
 
-/* Raises the limit of open files as far as so many local ranks need. SHOAL_ERR_CONFIG, with the numbers, where this host cannot hold them. */
+/* Raises the limit of open files as far as so many local ranks need. SHOAL_ERR_CONFIG, with the
+ * numbers, where this host cannot hold them. */
 shoal_status_t shoal_bootstrap_check_limits(int nranks);
 
-/* Ends this process with that code after a few seconds: for backends whose library may hang when it is asked to end the job. */
+/* Ends this process with that code after a few seconds: for backends whose library may hang when it
+ * is asked to end the job. */
 void shoal_bootstrap_leave_soon(int exit_code);
 
 /* What the environment says about who launched this process. */

@@ -44,7 +44,8 @@ typedef struct {
     bool          killed;      /* the grace has ended */
     bool          only_echoes; /* every failure so far was a rank that had lost another */
     char         *answer;      /* to the last exchange; the ranks' mailboxes send it */
-    int64_t       wait_since_ns, wait_until_ns; /* of the exchange that some ranks are in, or of the first; until 0: none */
+    int64_t       wait_since_ns; /* of the exchange that some ranks are in, or of the first */
+    int64_t       wait_until_ns; /* its deadline; 0: nobody is in one */
     char          stage[SHOAL_LOCAL_STAGE_NBYTES]; /* what the waiting ranks are at */
     sigset_t      old_mask;
     rank_state_t *ranks;   /* (size) */
@@ -78,7 +79,8 @@ static void begin_waiting(launch_t *job, double seconds)
     job->wait_until_ns = job->wait_since_ns + (int64_t)(seconds * 1e9);
 }
 
-/* Tells whoever waits in the exchange that it cannot complete. So short an answer always fits the socket's empty buffer. */
+/* Tells whoever waits in the exchange that it cannot complete. So short an answer always fits the
+ * socket's empty buffer. */
 static void refuse_exchange(launch_t *job, shoal_local_kind_t why, int lost_rank)
 {
     shoal_local_header_t answer = {.magic = SHOAL_LOCAL_MAGIC, .kind = why, .value = lost_rank};
@@ -103,12 +105,13 @@ static bool exchange_is_complete(const launch_t *job)
 }
 
 /*
- * Every rank has taken the whole of the last answer, or it could not have come to this exchange: the buffer is free. A rank
- * that dies while it is answered is seen by reap().
+ * Every rank has taken the whole of the last answer, or it could not have come to this exchange:
+ * the buffer is free. A rank that dies while it is answered is seen by reap().
  */
 static void answer_exchange(launch_t *job)
 {
-    size_t nbytes = job->ranks[0].mail.header.nbytes, total = sizeof(shoal_local_header_t) + nbytes * (size_t)job->size;
+    size_t nbytes = job->ranks[0].mail.header.nbytes,
+           total  = sizeof(shoal_local_header_t) + nbytes * (size_t)job->size;
     free(job->answer);
     job->answer = malloc(total);
     if (job->answer == NULL) {
@@ -116,7 +119,8 @@ static void answer_exchange(launch_t *job)
         fail(job, shoal_status_exit_code(SHOAL_ERR_NO_MEMORY), 0);
         return;
     }
-    shoal_local_header_t header = {.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .nbytes = nbytes};
+    shoal_local_header_t header = {
+        .magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .nbytes = nbytes};
     memcpy(job->answer, &header, sizeof(header));
     for (int r = 0; r < job->size; r++) {
         memcpy(job->answer + sizeof(header) + (size_t)r * nbytes, job->ranks[r].mail.body, nbytes);
@@ -147,7 +151,8 @@ static void take_offer(launch_t *job, const shoal_local_header_t *header)
     if (job->wait_until_ns == 0) {
         begin_waiting(job, (double)header->patience_ms * 1e-3);
     } else if (until_ns < job->wait_until_ns) {
-        job->wait_until_ns = until_ns; /* a rank that has waited for the others before, elsewhere, is less patient */
+        /* This rank has waited for the others before, elsewhere, and is less patient. */
+        job->wait_until_ns = until_ns;
     }
     memcpy(job->stage, header->stage, sizeof(job->stage));
     if (job->lost_rank >= 0) {
@@ -165,8 +170,9 @@ static void refuse_message(launch_t *job, int rank, shoal_status_t status)
 {
     job->polls[rank].fd = -1;
     if (status == SHOAL_ERR_INVALID) {
-        shoal_error("rank %d sent its launcher something that is no message (kind %u); ending the job", rank,
-                    (unsigned)job->ranks[rank].mail.header.kind);
+        shoal_error(
+            "rank %d sent its launcher something that is no message (kind %u); ending the job",
+            rank, (unsigned)job->ranks[rank].mail.header.kind);
         fail(job, shoal_status_exit_code(SHOAL_ERR_INTERNAL), 0);
     } else if (status == SHOAL_ERR_NO_MEMORY) {
         shoal_error("no memory for a message of rank %d", rank);
@@ -221,8 +227,9 @@ static void name_and_kill_late(launch_t *job, size_t nbytes, char *text_p)
             continue;
         }
         if (used < nbytes) {
-            used += (size_t)snprintf(text_p + used, nbytes - used, "%srank %d (process %d%s)", used > 0 ? ", " : "", r,
-                                     (int)rank->pid, is_stopped(rank->pid) ? ", stopped" : "");
+            used += (size_t)snprintf(text_p + used, nbytes - used, "%srank %d (process %d%s)",
+                                     used > 0 ? ", " : "", r, (int)rank->pid,
+                                     is_stopped(rank->pid) ? ", stopped" : "");
         }
         kill(rank->pid, SIGKILL);
     }
@@ -324,7 +331,8 @@ static void serve_signals(launch_t *job)
 
 /* ---- The job ---- */
 
-/* The time at which the launcher acts by itself: the end of the grace, or of its patience with an exchange. 0: never. */
+/* The time at which the launcher acts by itself: the end of the grace, or of its patience with an
+ * exchange. 0: never. */
 static int64_t next_deadline_ns(const launch_t *job)
 {
     if (job->kill_at_ns != 0) {
@@ -358,7 +366,8 @@ static void serve_until_all_left(launch_t *job)
 {
     while (job->nalive > 0) {
         for (int r = 0; r < job->size; r++) {
-            job->polls[r].events = (short)(POLLIN | (shoal_mailbox_has_output(&job->ranks[r].mail) ? POLLOUT : 0));
+            job->polls[r].events =
+                (short)(POLLIN | (shoal_mailbox_has_output(&job->ranks[r].mail) ? POLLOUT : 0));
         }
         int nready = poll(job->polls, (nfds_t)job->size + 1, poll_timeout_ms(job));
         for (int r = 0; nready > 0 && r < job->size; r++) {

@@ -23,7 +23,8 @@ static struct {
     bool told; /* the launcher has said that a rank did not come, and ends the job */
 } forked = {.fd = -1};
 
-/* The launcher finds out first that a rank does not come; so much later it is the launcher itself that does not answer. */
+/* The launcher finds out first that a rank does not come; so much later it is the launcher itself
+ * that does not answer. */
 enum { LAUNCHER_MARGIN_S = 15 };
 
 void shoal_local_become_rank(int fd, int rank, int size)
@@ -107,7 +108,8 @@ static void local_close(shoal_bootstrap_t *bootstrap)
     free(bootstrap);
 }
 
-static shoal_status_t take_answer(const shoal_local_header_t *answer, size_t nbytes, int size, void *all_p, int64_t deadline_ns)
+static shoal_status_t take_answer(const shoal_local_header_t *answer, size_t nbytes, int size,
+                                  void *all_p, int64_t deadline_ns)
 {
     if (answer->kind == SHOAL_LOCAL_LOST) {
         shoal_error("rank %d left while this rank waited for it", (int)answer->value);
@@ -117,10 +119,11 @@ static shoal_status_t take_answer(const shoal_local_header_t *answer, size_t nby
     return forked.told ? SHOAL_ERR_PEER : recv_all(all_p, nbytes * (size_t)size, deadline_ns);
 }
 
-static shoal_status_t local_exchange(shoal_bootstrap_t *bootstrap, const void *mine, size_t nbytes, void *all_p)
+static shoal_status_t local_exchange(shoal_bootstrap_t *bootstrap, const void *mine, size_t nbytes,
+                                     void *all_p)
 {
     double               patience_s = bootstrap->patience_s + SHOAL_BOOTSTRAP_MARGIN_S;
-    int64_t              deadline   = shoal_time_ns() + (int64_t)((patience_s + LAUNCHER_MARGIN_S) * 1e9);
+    int64_t deadline = shoal_time_ns() + (int64_t)((patience_s + LAUNCHER_MARGIN_S) * 1e9);
     shoal_local_header_t answer     = {0};
     shoal_local_header_t header     = {.magic       = SHOAL_LOCAL_MAGIC,
                                        .kind        = SHOAL_LOCAL_EXCHANGE,
@@ -137,14 +140,16 @@ static shoal_status_t local_exchange(shoal_bootstrap_t *bootstrap, const void *m
     if (status == SHOAL_OK) {
         return take_answer(&answer, nbytes, bootstrap->size, all_p, deadline);
     }
-    shoal_error("the launching process %s", status == SHOAL_ERR_PEER ? "is gone" : "does not answer");
+    shoal_error("the launching process %s",
+                status == SHOAL_ERR_PEER ? "is gone" : "does not answer");
     return SHOAL_ERR_PEER;
 }
 
 static void local_abort(shoal_bootstrap_t *bootstrap, int exit_code, const char *message)
 {
     (void)bootstrap;
-    shoal_local_header_t header = {.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_ABORT, .value = exit_code};
+    shoal_local_header_t header = {
+        .magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_ABORT, .value = exit_code};
     if (forked.told) {
         _exit(exit_code); /* The launcher ends the job already, and has said why. */
     }

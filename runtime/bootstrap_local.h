@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The little protocol between a local launcher and the ranks that it forked: a stream socket pair per rank. A rank sends a
- * header, for an exchange followed by its bytes; the launcher answers an exchange with a header and the bytes of all ranks,
- * or with LOST or LATE. Every header begins with a magic number, because the launcher must find out at once when something
- * other than a rank's bootstrap writes to the socket.
+ * The little protocol between a local launcher and the ranks that it forked: a stream socket pair
+ * per rank. A rank sends a header, for an exchange followed by its bytes; the launcher answers an
+ * exchange with a header and the bytes of all ranks, or with LOST or LATE. Every header begins with
+ * a magic number, because the launcher must find out at once when something other than a rank's
+ * bootstrap writes to the socket.
  */
 #ifndef SHOAL_RUNTIME_BOOTSTRAP_LOCAL_H
 #define SHOAL_RUNTIME_BOOTSTRAP_LOCAL_H
@@ -15,10 +16,12 @@
 #include "base/status.h"
 
 typedef enum {
-    SHOAL_LOCAL_EXCHANGE = 1, /* to the launcher: nbytes follow; from it: nbytes of all ranks follow */
-    SHOAL_LOCAL_ABORT,        /* to the launcher: end the job with exit code `value` */
-    SHOAL_LOCAL_LOST,         /* from the launcher: rank `value` is gone, the exchange cannot complete */
-    SHOAL_LOCAL_LATE,         /* from the launcher: some rank did not come in time, and the launcher has said which */
+    SHOAL_LOCAL_EXCHANGE =
+        1,             /* to the launcher: nbytes follow; from it: nbytes of all ranks follow */
+    SHOAL_LOCAL_ABORT, /* to the launcher: end the job with exit code `value` */
+    SHOAL_LOCAL_LOST,  /* from the launcher: rank `value` is gone, the exchange cannot complete */
+    SHOAL_LOCAL_LATE,  /* from the launcher: some rank did not come in time, and the launcher has
+                          said which */
 } shoal_local_kind_t;
 
 enum {
@@ -51,14 +54,15 @@ typedef struct {
     shoal_local_header_t header;
     size_t               header_got, body_got;
     char                *body;     /* of an exchange; NULL until its header is complete */
-    bool                 complete; /* a message is here; nothing is read until shoal_mailbox_clear */
+    bool complete; /* a message is here; nothing is read until shoal_mailbox_clear */
     const char          *out;      /* the caller's, valid until all of it is sent */
     size_t               out_nbytes, out_sent;
 } shoal_mailbox_t;
 
 /*
- * Reads what there is. SHOAL_OK: a message is complete; SHOAL_IN_PROGRESS; SHOAL_ERR_PEER: the rank has closed its end;
- * SHOAL_ERR_INVALID: what came is no message; SHOAL_ERR_NO_MEMORY. None is logged.
+ * Reads what there is. SHOAL_OK: a message is complete; SHOAL_IN_PROGRESS; SHOAL_ERR_PEER: the rank
+ * has closed its end; SHOAL_ERR_INVALID: what came is no message; SHOAL_ERR_NO_MEMORY. None is
+ * logged.
  */
 shoal_status_t shoal_mailbox_read(shoal_mailbox_t *mailbox, int fd);
 /* Makes room for the next message. */

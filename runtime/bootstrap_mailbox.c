@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The launcher's end of a rank's socket. A rank may stop in the middle of a message, or its socket may be written to by
- * something that is no bootstrap: the launcher then still has its other ranks, its signals and its deadlines to look after.
+ * The launcher's end of a rank's socket. A rank may stop in the middle of a message, or its socket
+ * may be written to by something that is no bootstrap: the launcher then still has its other ranks,
+ * its signals and its deadlines to look after.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -25,9 +26,12 @@ static shoal_status_t read_some(int fd, void *to_p, size_t nbytes, size_t *got_p
 static shoal_status_t check_header(const shoal_local_header_t *header)
 {
     bool known = header->kind == SHOAL_LOCAL_EXCHANGE || header->kind == SHOAL_LOCAL_ABORT;
-    bool sound = header->magic == SHOAL_LOCAL_MAGIC && known && header->nbytes <= SHOAL_LOCAL_MAX_NBYTES &&
+    bool sound = header->magic == SHOAL_LOCAL_MAGIC && known &&
+                 header->nbytes <= SHOAL_LOCAL_MAX_NBYTES &&
                  memchr(header->stage, '\0', sizeof(header->stage)) != NULL;
-    return sound && (header->kind == SHOAL_LOCAL_EXCHANGE || header->nbytes == 0) ? SHOAL_OK : SHOAL_ERR_INVALID;
+    return sound && (header->kind == SHOAL_LOCAL_EXCHANGE || header->nbytes == 0)
+               ? SHOAL_OK
+               : SHOAL_ERR_INVALID;
 }
 
 static shoal_status_t read_header(shoal_mailbox_t *mailbox, int fd)
@@ -38,7 +42,7 @@ static shoal_status_t read_header(shoal_mailbox_t *mailbox, int fd)
         SHOAL_TRY(read_some(fd, at + mailbox->header_got, left, &mailbox->header_got));
     }
     SHOAL_TRY(check_header(&mailbox->header));
-    mailbox->body     = malloc(mailbox->header.nbytes + 1); /* never NULL for an empty contribution */
+    mailbox->body = malloc(mailbox->header.nbytes + 1); /* never NULL for an empty contribution */
     mailbox->body_got = 0;
     return mailbox->body != NULL ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
 }
@@ -46,7 +50,8 @@ static shoal_status_t read_header(shoal_mailbox_t *mailbox, int fd)
 shoal_status_t shoal_mailbox_read(shoal_mailbox_t *mailbox, int fd)
 {
     if (mailbox->complete) {
-        /* A rank waits for its answer: the only news that can come is its end, or bytes that are no message. */
+        /* A rank waits for its answer: the only news that can come is its end, or bytes that are no
+         * message. */
         char byte;
         size_t         got    = 0;
         shoal_status_t status = read_some(fd, &byte, 1, &got);
@@ -75,7 +80,7 @@ void shoal_mailbox_write(shoal_mailbox_t *mailbox, int fd)
 {
     while (shoal_mailbox_has_output(mailbox)) {
         size_t  left = mailbox->out_nbytes - mailbox->out_sent;
-        ssize_t n    = send(fd, mailbox->out + mailbox->out_sent, left, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = send(fd, mailbox->out + mailbox->out_sent, left, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
             return;
         }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Peers through MPI_Init, for launchers without PMIx and for sites whose MPI knows best. Whoever initialised MPI first also
- * ends it: the mpi transport may be in the same process. An exchange is made of messages to and from rank 0 and not of a collective,
- * because a collective can neither be given a deadline nor tell who is missing.
+ * Peers through MPI_Init, for launchers without PMIx and for sites whose MPI knows best. Whoever
+ * initialised MPI first also ends it: the mpi transport may be in the same process. An exchange is
+ * made of messages to and from rank 0 and not of a collective, because a collective can neither be
+ * given a deadline nor tell who is missing.
  */
 #include <limits.h>
 #include <mpi.h>
@@ -31,7 +32,8 @@ typedef struct {
 static void ranks_are_missing(void *argument)
 {
     (void)argument;
-    shoal_error("MPI_Init has waited for %.0f s, and does not tell for which rank", shoal_bootstrap_first_patience());
+    shoal_error("MPI_Init has waited for %.0f s, and does not tell for which rank",
+                shoal_bootstrap_first_patience());
     _exit(shoal_status_exit_code(SHOAL_ERR_PEER));
 }
 
@@ -39,7 +41,8 @@ static void ranks_are_missing(void *argument)
 static int start(void)
 {
     int               provided = 0;
-    shoal_watchdog_t *watchdog = shoal_watchdog_start(shoal_bootstrap_first_patience(), ranks_are_missing, NULL);
+    shoal_watchdog_t *watchdog =
+        shoal_watchdog_start(shoal_bootstrap_first_patience(), ranks_are_missing, NULL);
     int               code     = MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
     shoal_watchdog_stop(watchdog);
     return code;
@@ -102,26 +105,32 @@ static void name_missing(const shoal_bootstrap_t *mpi, MPI_Request *requests, do
         int done = 0;
         MPI_Test(&requests[r], &done, MPI_STATUS_IGNORE);
         if (!done) {
-            used += (size_t)snprintf(list + used, sizeof(list) - used, "%srank %d", used > 0 ? ", " : "", r);
+            used += (size_t)snprintf(list + used, sizeof(list) - used, "%srank %d",
+                                     used > 0 ? ", " : "", r);
         }
     }
-    shoal_error("at the stage \"%s\": waited %.0f s in vain for %s", mpi->stage, waited_s, used > 0 ? list : "MPI");
+    shoal_error("at the stage \"%s\": waited %.0f s in vain for %s", mpi->stage, waited_s,
+                used > 0 ? list : "MPI");
 }
 
-/* Rank 0 gathers all contributions, which shows it who is missing, and sends everybody the whole. requests (size) */
-static shoal_status_t gather_here(const shoal_bootstrap_t *mpi, int nbytes, char *all, MPI_Request *requests, double patience_s)
+/* Rank 0 gathers all contributions, which shows it who is missing, and sends everybody the whole.
+ * requests (size) */
+static shoal_status_t gather_here(const shoal_bootstrap_t *mpi, int nbytes, char *all,
+                                  MPI_Request *requests, double patience_s)
 {
     int64_t deadline_ns = shoal_time_ns() + (int64_t)(patience_s * 1e9);
     requests[0]         = MPI_REQUEST_NULL;
     for (int r = 1; r < mpi->size; r++) {
-        MPI_Irecv(all + (size_t)r * (size_t)nbytes, nbytes, MPI_BYTE, r, TO_ROOT_TAG, MPI_COMM_WORLD, &requests[r]);
+        MPI_Irecv(all + (size_t)r * (size_t)nbytes, nbytes, MPI_BYTE, r, TO_ROOT_TAG,
+                  MPI_COMM_WORLD, &requests[r]);
     }
     if (!wait_all(requests, mpi->size, deadline_ns)) {
         name_missing(mpi, requests, patience_s);
         return SHOAL_ERR_PEER;
     }
     for (int r = 1; r < mpi->size; r++) {
-        MPI_Isend(all, nbytes * mpi->size, MPI_BYTE, r, FROM_ROOT_TAG, MPI_COMM_WORLD, &requests[r]);
+        MPI_Isend(all, nbytes * mpi->size, MPI_BYTE, r, FROM_ROOT_TAG, MPI_COMM_WORLD,
+                  &requests[r]);
     }
     if (!wait_all(requests, mpi->size, deadline_ns)) {
         name_missing(mpi, requests, patience_s);
@@ -130,7 +139,8 @@ static shoal_status_t gather_here(const shoal_bootstrap_t *mpi, int nbytes, char
     return SHOAL_OK;
 }
 
-static shoal_status_t gather_there(const shoal_bootstrap_t *mpi, const void *mine, int nbytes, char *all, double patience_s)
+static shoal_status_t gather_there(const shoal_bootstrap_t *mpi, const void *mine, int nbytes,
+                                   char *all, double patience_s)
 {
     MPI_Request requests[2];
     MPI_Isend(mine, nbytes, MPI_BYTE, 0, TO_ROOT_TAG, MPI_COMM_WORLD, &requests[0]);
@@ -138,7 +148,8 @@ static shoal_status_t gather_there(const shoal_bootstrap_t *mpi, const void *min
     if (wait_all(requests, 2, shoal_time_ns() + (int64_t)((patience_s + ROOT_MARGIN_S) * 1e9))) {
         return SHOAL_OK;
     }
-    shoal_error("at the stage \"%s\": waited %.0f s in vain for rank 0", mpi->stage, patience_s + ROOT_MARGIN_S);
+    shoal_error("at the stage \"%s\": waited %.0f s in vain for rank 0", mpi->stage,
+                patience_s + ROOT_MARGIN_S);
     return SHOAL_ERR_PEER;
 }
 
@@ -146,7 +157,8 @@ static shoal_status_t mpi_exchange(shoal_bootstrap_t *bootstrap, const void *min
 {
     double patience_s = bootstrap->patience_s + SHOAL_BOOTSTRAP_MARGIN_S;
     if (nbytes * (size_t)bootstrap->size > INT_MAX) {
-        shoal_error("MPI: an exchange of %zu bytes among %d ranks is too large", nbytes, bootstrap->size);
+        shoal_error("MPI: an exchange of %zu bytes among %d ranks is too large", nbytes,
+                    bootstrap->size);
         return SHOAL_ERR_INVALID;
     }
     if (bootstrap->rank > 0) {

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Peers through PMIx: the same code under Slurm's plugin and under Open MPI's mpirun. An exchange is put, commit, fence with
- * collection, and a get per rank, under a key that counts the exchanges, since a key cannot be put twice.
+ * Peers through PMIx: the same code under Slurm's plugin and under Open MPI's mpirun. An exchange
+ * is put, commit, fence with collection, and a get per rank, under a key that counts the exchanges,
+ * since a key cannot be put twice.
  *
- * Every exchange has a deadline: the fence is waited for here, and when it does not end the contributions are asked for one by one, which
- * shows whose there are.
+ * Every exchange has a deadline: the fence is waited for here, and when it does not end the
+ * contributions are asked for one by one, which shows whose there are.
  *
- * Where the server tells of processes that ended abnormally, their rank is logged: it is the first line in the log about a
- * rank that died too fast to speak for itself. Slurm's plugin tells nothing; there Slurm itself ends the step.
+ * Where the server tells of processes that ended abnormally, their rank is logged: it is the first
+ * line in the log about a rank that died too fast to speak for itself. Slurm's plugin tells
+ * nothing; there Slurm itself ends the step.
  */
 #include <pmix.h>
 #include <pthread.h>
@@ -24,7 +26,8 @@
 /* How long contributions may take to be found when not all ranks have come. */
 static const double search_s = 1.5;
 
-/* How much later the others leave than the rank that speaks for all, which must not be ended by them before it has. */
+/* How much later the others leave than the rank that speaks for all, which must not be ended by
+ * them before it has. */
 enum { SPEAKER_US = 500000 };
 
 typedef struct {
@@ -86,7 +89,8 @@ static const char *method_name(void)
 static void server_is_silent(void *argument)
 {
     (void)argument;
-    shoal_error("PMIx: the launcher's server has not answered for %.0f s", shoal_bootstrap_first_patience());
+    shoal_error("PMIx: the launcher's server has not answered for %.0f s",
+                shoal_bootstrap_first_patience());
     _exit(shoal_status_exit_code(SHOAL_ERR_PEER));
 }
 
@@ -101,7 +105,8 @@ static shoal_status_t pmix_open(shoal_bootstrap_t **bootstrap_p)
     if (pmix == NULL) {
         return SHOAL_ERR_NO_MEMORY;
     }
-    shoal_watchdog_t *watchdog = shoal_watchdog_start(shoal_bootstrap_first_patience(), server_is_silent, NULL);
+    shoal_watchdog_t *watchdog =
+        shoal_watchdog_start(shoal_bootstrap_first_patience(), server_is_silent, NULL);
     pmix_status_t     started  = PMIx_Init(&pmix->self, NULL, 0);
     shoal_watchdog_stop(watchdog);
     if (started != PMIX_SUCCESS) {
@@ -138,8 +143,8 @@ static shoal_status_t offer(const char *key, const void *mine, size_t nbytes)
 }
 
 /*
- * An operation that PMIx completes from its own thread, some time or never: on the heap, and given up by its starter when that does
- * not wait any longer, for PMIx may still come to write to it.
+ * An operation that PMIx completes from its own thread, some time or never: on the heap, and given
+ * up by its starter when that does not wait any longer, for PMIx may still come to write to it.
  */
 typedef struct {
     pthread_mutex_t mutex;
@@ -160,7 +165,8 @@ static pending_t *pending_create(int size)
 {
     pending_t         *pending = calloc(1, sizeof(*pending));
     pthread_condattr_t monotonic;
-    if (pending == NULL || (pending->found = calloc((size_t)size, sizeof(*pending->found))) == NULL) {
+    if (pending == NULL ||
+        (pending->found = calloc((size_t)size, sizeof(*pending->found))) == NULL) {
         free(pending);
         return NULL;
     }
@@ -223,10 +229,11 @@ static void search_done(pmix_status_t status, pmix_value_t *value, void *argumen
 }
 
 /*
- * Which ranks have come to this exchange: those whose contribution can be had, though the fence is not complete. Sets *found_p (size),
- * which stays PMIx's.
+ * Which ranks have come to this exchange: those whose contribution can be had, though the fence is
+ * not complete. Sets *found_p (size), which stays PMIx's.
  */
-static shoal_status_t search_ranks(const pmix_bootstrap_t *pmix, const char *key, const bool **found_p)
+static shoal_status_t search_ranks(const pmix_bootstrap_t *pmix, const char *key,
+                                   const bool **found_p)
 {
     int        size    = pmix->base.size;
     pending_t *pending = pending_create(size);
@@ -265,7 +272,8 @@ static void name_missing(const pmix_bootstrap_t *pmix, const char *key, double w
     }
     for (int r = 0; r < pmix->base.size && used < sizeof(list); r++) {
         if (!found[r]) {
-            used += (size_t)snprintf(list + used, sizeof(list) - used, "%srank %d", used > 0 ? ", " : "", r);
+            used += (size_t)snprintf(list + used, sizeof(list) - used, "%srank %d",
+                                     used > 0 ? ", " : "", r);
         }
     }
     if (first != pmix->base.rank) {
@@ -324,7 +332,8 @@ static shoal_status_t pmix_exchange(shoal_bootstrap_t *bootstrap, const void *mi
     pmix_bootstrap_t *pmix = (pmix_bootstrap_t *)bootstrap;
     char              key[32];
     snprintf(key, sizeof(key), "shoal.%u", pmix->nexchanges++);
-    SHOAL_TRY(offer(key, nbytes > 0 ? mine : "", nbytes > 0 ? nbytes : 1)); /* it says, too, that this rank has come */
+    /* Never nothing: the contribution says, too, that this rank has come. */
+    SHOAL_TRY(offer(key, nbytes > 0 ? mine : "", nbytes > 0 ? nbytes : 1));
     SHOAL_TRY(fence(pmix, key));
     for (int r = 0; r < bootstrap->size && nbytes > 0; r++) {
         SHOAL_TRY(fetch(&pmix->self, r, key, nbytes, (char *)all_p + (size_t)r * nbytes));

@@ -123,14 +123,16 @@ static int dispatch(int argc, char **argv)
 }
 
 /*
- * Whoever starts the program with standard descriptors closed would find a record file, or the socket to a launcher, under their
- * numbers, and the log's lines in it. Opening takes the lowest free number, so in this order each takes its own.
+ * Whoever starts the program with standard descriptors closed would find a record file, or the
+ * socket to a launcher, under their numbers, and the log's lines in it. Opening takes the lowest
+ * free number, so in this order each takes its own. Children need them too: they are not closed on
+ * exec.
  */
 static bool open_standard_descriptors(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) == -1 && errno == EBADF &&
-            open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY) != fd) { /* for children too: no O_CLOEXEC */
+            open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY) != fd) {
             return false;
         }
     }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A reference is configured for as many steps as its rows, because schedule and decay depend on the length of a run,
- * and is ended as soon as it has recorded the steps that are compared: with as many micro-batches as its rows have
- * ranks, it is the slowest run of a study.
+ * A reference is configured for as many steps as its rows, because schedule and decay depend on the
+ * length of a run, and is ended as soon as it has recorded the steps that are compared: with as
+ * many micro-batches as its rows have ranks, it is the slowest run of a study.
  *
- * A step that srun has taken on may never begin: seen once in some forty steps of Slurm 22.05 with PMIx. The sign of life is a file that
- * rank 0 makes as soon as all ranks have found each other, or a record, where the site's srun does not pass the variable with the
- * file's name. It is looked for by reading the directory, because a client of NFS may believe for a minute that a name it has asked
- * for does not exist, but looks again when a directory is opened.
+ * A step that srun has taken on may never begin: seen once in some forty steps of Slurm 22.05 with
+ * PMIx. The sign of life is a file that rank 0 makes as soon as all ranks have found each other, or
+ * a record, where the site's srun does not pass the variable with the file's name. It is looked for
+ * by reading the directory, because a client of NFS may believe for a minute that a name it has
+ * asked for does not exist, but looks again when a directory is opened.
  */
 #include "src/study_run.h"
 
@@ -27,7 +28,8 @@
 
 enum { LOG_NBYTES = 262144, TAIL_LINES = 12, MAX_TRIES = 3 };
 
-static const char log_name[] = "log.txt", life_name[] = "started", life_variable[] = "SHOAL_STUDY_STARTED";
+static const char log_name[] = "log.txt", life_name[] = "started",
+                  life_variable[] = "SHOAL_STUDY_STARTED";
 
 shoal_status_t shoal_study_run_dir(const shoal_study_t *study, const char *name, bool reference, char dir_p[PATH_MAX])
 {
@@ -42,8 +44,10 @@ shoal_status_t shoal_study_run_dir(const shoal_study_t *study, const char *name,
 static bool is_record(const char *name)
 {
     size_t n = strlen(name);
-    return strcmp(name, log_name) == 0 || strcmp(name, life_name) == 0 || strcmp(name, "run.json") == 0 || strcmp(name, "summary.json") == 0 ||
-           strcmp(name, "trace.json") == 0 || (n > 11 && strncmp(name, "rank-", 5) == 0 && strcmp(name + n - 6, ".jsonl") == 0);
+    return strcmp(name, log_name) == 0 || strcmp(name, life_name) == 0 ||
+           strcmp(name, "run.json") == 0 || strcmp(name, "summary.json") == 0 ||
+           strcmp(name, "trace.json") == 0 ||
+           (n > 11 && strncmp(name, "rank-", 5) == 0 && strcmp(name + n - 6, ".jsonl") == 0);
 }
 
 /* What an earlier run left must not be taken for this one's; files of anyone else stay. */
@@ -88,7 +92,8 @@ static bool shows_life(const shoal_study_run_t *run)
 {
     DIR *entries = opendir(run->dir);
     bool found   = false;
-    for (struct dirent *e = entries != NULL ? readdir(entries) : NULL; e != NULL && !found; e = readdir(entries)) {
+    struct dirent *e;
+    while (entries != NULL && !found && (e = readdir(entries)) != NULL) {
         found = is_record(e->d_name) && strcmp(e->d_name, log_name) != 0;
     }
     if (entries != NULL) {
@@ -97,7 +102,8 @@ static bool shows_life(const shoal_study_run_t *run)
     return found;
 }
 
-/* The log begins with the command, ready to be tried by hand, and has it again before each further try. */
+/* The log begins with the command, ready to be tried by hand, and has it again before each further
+ * try. */
 static shoal_status_t write_command(const shoal_command_t *command, const char *log)
 {
     FILE *file = fopen(log, "ae");
@@ -236,8 +242,9 @@ static void watch_launch(const shoal_study_t *study, shoal_study_run_t *run)
     run->alive = shows_life(run);
     if (!run->alive && shoal_ms_since(run->started_ns) >= limit_ms) {
         run->stalled = true;
-        shoal_warn("%s: no sign of life %zu s after its launch (study.launch_timeout_s); try %zu of %d is killed", run->row->name,
-                   study->spec->study.launch_timeout_s, run->row->tries, MAX_TRIES);
+        shoal_warn("%s: no sign of life %zu s after its launch (study.launch_timeout_s); try %zu "
+                   "of %d is killed",
+                   run->row->name, study->spec->study.launch_timeout_s, run->row->tries, MAX_TRIES);
         shoal_job_terminate(&run->job);
     }
 }
@@ -245,8 +252,8 @@ static void watch_launch(const shoal_study_t *study, shoal_study_run_t *run)
 /* Another try after one that came to nothing. Returns whether there is one. */
 static bool try_again(const shoal_study_t *study, shoal_study_run_t *run)
 {
-    return run->stalled && run->row->tries < MAX_TRIES && study->stop_signal == 0 && empty_dir(run->dir, false) == SHOAL_OK &&
-           start_command(study, run) == SHOAL_OK;
+    return run->stalled && run->row->tries < MAX_TRIES && study->stop_signal == 0 &&
+           empty_dir(run->dir, false) == SHOAL_OK && start_command(study, run) == SHOAL_OK;
 }
 
 static void judge_stalled(const shoal_study_t *study, shoal_study_row_t *row)
@@ -257,7 +264,9 @@ static void judge_stalled(const shoal_study_t *study, shoal_study_row_t *row)
         return;
     }
     row->verdict = SHOAL_VERDICT_HANG;
-    snprintf(row->detail, sizeof(row->detail), "never started: launched %zu times, without a sign of life within study.launch_timeout_s = %zu",
+    snprintf(row->detail, sizeof(row->detail),
+             "never started: launched %zu times, without a sign of life within "
+             "study.launch_timeout_s = %zu",
              row->tries, study->spec->study.launch_timeout_s);
 }
 

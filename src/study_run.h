@@ -28,9 +28,10 @@ shoal_status_t shoal_study_run_start(const shoal_study_t *study, shoal_study_row
                                      shoal_study_run_t *run_p);
 
 /*
- * Never waits. Returns whether the run has ended; then its row has verdict, detail, exit code and tail. A reference
- * that has recorded enough steps is ended here, and is ok however it took that. A run that shows no sign of life within
- * study.launch_timeout_s is killed here and started again, until it has been started three times.
+ * Never waits. Returns whether the run has ended; then its row has verdict, detail, exit code and
+ * tail. A reference that has recorded enough steps is ended here, and is ok however it took that. A
+ * run that shows no sign of life within study.launch_timeout_s is killed here and started again,
+ * until it has been started three times.
  */
 bool shoal_study_run_poll(const shoal_study_t *study, shoal_study_run_t *run);
 

@@ -29,11 +29,12 @@ static const char *const gate_names[SHOAL_GATE_COUNT] = {
 /* The grid, what rows set themselves, and what does not change a result that stands. */
 static bool is_shared_key(const char *key)
 {
-    static const char *const others[] = {"study.nodes", "study.ranks_per_node", "study.local",    "study.shard",
-                                         "study.seeds", "study.timeout_s",      "study.launch_timeout_s", "batch.local",    "batch.global",
-                                         "run.seed",    "run.steps",            "parallel.shard", "run.dir",
-                                         /* These follow from the batch and the steps where they are not given. */
-                                         "optim.lr",    "optim.wd",             "optim.warmup"};
+    static const char *const others[] = {
+        "study.nodes", "study.ranks_per_node", "study.local", "study.shard", "study.seeds",
+        "study.timeout_s", "study.launch_timeout_s", "batch.local", "batch.global", "run.seed",
+        "run.steps", "parallel.shard", "run.dir",
+        /* These follow from the batch and the steps where they are not given. */
+        "optim.lr", "optim.wd", "optim.warmup"};
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         if (strcmp(key, others[i]) == 0) {
             return false;

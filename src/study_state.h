@@ -47,7 +47,7 @@ typedef struct {
     bool            in_grid; /* false: a row of an earlier grid, kept */
     shoal_verdict_t verdict;
     int             exit_code;
-    size_t          tries; /* how often it was started, 0 before the first: more than once where a launch came to nothing */
+    size_t          tries; /* how often it was launched: more than once where that came to nothing */
     shoal_gate_t    gate;
     char            detail[SHOAL_STUDY_DETAIL_NBYTES]; /* why, in one line */
     char            tail[SHOAL_STUDY_TAIL_NBYTES];     /* end of the log of a row that failed */

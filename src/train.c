@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `shoal train`: one rank of a run, or with -n N all of them on this host. The configuration is read by the process that starts the
- * ranks, or by rank 0 first, so that a mistake in it is reported once; then every rank assembles its part, steps, and rank 0 tells the story on the terminal.
+ * `shoal train`: one rank of a run, or with -n N all of them on this host. The configuration is
+ * read by the process that starts the ranks, or by rank 0 first, so that a mistake in it is
+ * reported once; then every rank assembles its part, steps, and rank 0 tells the story on the
+ * terminal.
  */
 #include <fcntl.h>
 #include <getopt.h>
@@ -25,7 +27,7 @@ typedef struct {
     const char         *path;
     int                 noverrides;
     char              **overrides;
-    shoal_config_t     *config; /* NULL, or read already: by the process that starts the ranks with -n */
+    shoal_config_t     *config; /* read by the process that started the ranks with -n, or NULL */
     const shoal_spec_t *spec;
 } arguments_t;
 
@@ -285,11 +287,15 @@ static void tear_down(run_t *run)
     shoal_bootstrap_close(run->bootstrap);
 }
 
-/* A study that started this run waits for a sign that its ranks are there; it names the file. Its records are one as well. */
+/* A study that started this run waits for a sign that its ranks are there; it names the file. Its
+ * records are one as well. */
 static void show_life(const shoal_bootstrap_t *bootstrap)
 {
     const char *path = getenv("SHOAL_STUDY_STARTED");
-    int         fd   = path != NULL && bootstrap->rank == 0 ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
+    if (path == NULL || bootstrap->rank != 0) {
+        return;
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (fd >= 0) {
         close(fd);
     }
@@ -353,17 +359,19 @@ static int parse(int argc, char **argv, arguments_t *arguments_p, int *nranks_p)
         shoal_error("train: no configuration file given; see shoal train --help");
         return -1;
     }
-    *arguments_p = (arguments_t){.path = argv[optind], .noverrides = argc - optind - 1, .overrides = argv + optind + 1};
+    *arguments_p = (arguments_t){
+        .path = argv[optind], .noverrides = argc - optind - 1, .overrides = argv + optind + 1};
     return 0;
 }
 
 /*
- * All ranks on this host. The configuration is read before the fork, so that a mistake in it costs no ranks, and because it says how
- * long ranks may take to find each other.
+ * All ranks on this host. The configuration is read before the fork, so that a mistake in it costs
+ * no ranks, and because it says how long ranks may take to find each other.
  */
 static int launch(int nranks, arguments_t *arguments)
 {
-    shoal_status_t status = shoal_config_load(arguments->path, arguments->noverrides, arguments->overrides, &arguments->config);
+    shoal_status_t status = shoal_config_load(arguments->path, arguments->noverrides,
+                                              arguments->overrides, &arguments->config);
     if (status == SHOAL_OK) {
         status = shoal_config_resolve(arguments->config, nranks, &arguments->spec);
     }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The local launcher: exchanges, exit codes, signals, ranks that do not come or talk nonsense, and that nothing stays behind whoever dies; and that a launch which would
- * fall apart into worlds of one is refused; and the board, on which ranks of a host see each
- * other. That a process is gone is seen by a pipe whose last writer was in it.
+ * The local launcher: exchanges, exit codes, signals, ranks that do not come or talk nonsense, and
+ * that nothing stays behind whoever dies; and that a launch which would fall apart into worlds of
+ * one is refused; and the board, on which ranks of a host see each other. That a process is gone is
+ * seen by a pipe whose last writer was in it.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -192,7 +193,8 @@ static int count_lines(const char *text)
     return n;
 }
 
-/* Rank 2 stops before its first exchange, before a later one, or in the middle of a message; the others come and are told. */
+/* Rank 2 stops before its first exchange, before a later one, or in the middle of a message; the
+ * others come and are told. */
 typedef enum { STOPS_AT_ONCE, STOPS_LATER, STOPS_HALF_WAY } stop_t;
 
 static int rank_is_stopped(void *argument)
@@ -212,7 +214,8 @@ static int rank_is_stopped(void *argument)
         raise(SIGSTOP);
     }
     CHECK(peers.exchange(peers.context, &mine, 1, all) == SHOAL_ERR_PEER);
-    CHECK(peers.exchange(peers.context, &mine, 1, all) == SHOAL_ERR_PEER); /* at once, and without a word */
+    /* Once more, at once and without a word. */
+    CHECK(peers.exchange(peers.context, &mine, 1, all) == SHOAL_ERR_PEER);
     shoal_bootstrap_close(b);
     return shoal_status_exit_code(SHOAL_ERR_PEER);
 }
@@ -227,7 +230,8 @@ static void test_a_stopped_rank_is_named(void **state)
         int         code = launch(rank_is_stopped, (void *)(uintptr_t)&stops[i]);
         const char *said = capture_end();
         assert_int_equal(code, shoal_status_exit_code(SHOAL_ERR_PEER));
-        assert_contains(said, stops[i] == STOPS_AT_ONCE ? "\"the ranks finding each other\"" : "\"the test's own stage\"");
+        assert_contains(said, stops[i] == STOPS_AT_ONCE ? "\"the ranks finding each other\""
+                                                        : "\"the test's own stage\"");
         assert_contains(said, "for rank 2 (process ");
         assert_contains(said, ", stopped); ending the job");
         assert_int_equal(count_lines(said), 1);
@@ -235,7 +239,8 @@ static void test_a_stopped_rank_is_named(void **state)
     be_patient(SHOAL_BOOTSTRAP_PATIENCE_S);
 }
 
-/* A rank that is only slow delays nobody for good; one that gave up elsewhere is not waited for as long as the others would. */
+/* A rank that is only slow delays nobody for good; one that gave up elsewhere is not waited for as
+ * long as the others would. */
 static int rank_is_slow(void *argument)
 {
     (void)argument;
@@ -273,7 +278,8 @@ static void test_slow_and_hurried_ranks(void **state)
     assert_int_equal(launch(rank_is_hurried, NULL), shoal_status_exit_code(SHOAL_ERR_PEER));
 }
 
-/* Text, a header of an unknown kind, a second message before the answer to the first: none may hold up or confuse the launcher. */
+/* Text, a header of an unknown kind, a second message before the answer to the first: none may hold
+ * up or confuse the launcher. */
 static int rank_talks_nonsense(void *argument)
 {
     const char        *text = argument;
@@ -290,9 +296,11 @@ static int rank_talks_nonsense(void *argument)
 static void test_nonsense_is_refused(void **state)
 {
     shoal_local_header_t unknown[4] = {{.magic = SHOAL_LOCAL_MAGIC, .kind = 77}};
-    shoal_local_header_t huge[4]    = {{.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .nbytes = 1ull << 60}};
-    shoal_local_header_t twice[4]   = {{.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .patience_ms = 100000},
-                                       {.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .patience_ms = 100000}};
+    shoal_local_header_t huge[4]    = {
+           {.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .nbytes = 1ull << 60}};
+    shoal_local_header_t twice[4] = {
+        {.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .patience_ms = 100000},
+        {.magic = SHOAL_LOCAL_MAGIC, .kind = SHOAL_LOCAL_EXCHANGE, .patience_ms = 100000}};
     char                 text[256];
     void                *what[] = {text, unknown, huge, twice};
     (void)state;
@@ -517,8 +525,9 @@ static void test_names(void **state)
 /* ---- Under a launcher ---- */
 
 /*
- * SHOAL_TEST_LAUNCHED names a bootstrap: ranks that mpirun or srun started exchange, and then rank 1 stops, so that the others must name it
- * and end the job with exit code 5. Their numbers may be of any size.
+ * SHOAL_TEST_LAUNCHED names a bootstrap: ranks that mpirun or srun started exchange, and then rank
+ * 1 stops, so that the others must name it and end the job with exit code 5. Their numbers may be
+ * of any size.
  */
 static int run_launched(const char *name)
 {

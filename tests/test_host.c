@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the ranks of one host share, and who else may have it: a process of another user, which looks for sockets to connect to and for
- * descriptors to open while the ranks find each other, gets nothing and disturbs nothing. And where UCX listens when a job of one
- * host talks through it: on loopback alone.
+ * What the ranks of one host share, and who else may have it: a process of another user, which
+ * looks for sockets to connect to and for descriptors to open while the ranks find each other, gets
+ * nothing and disturbs nothing. And where UCX listens when a job of one host talks through it: on
+ * loopback alone.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,16 +50,22 @@ static void call(const char *name)
     } control;
     int32_t            greeting = 1;
     struct iovec       data     = {.iov_base = &greeting, .iov_len = sizeof(greeting)};
-    struct msghdr      message  = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
+    struct msghdr      message  = {.msg_iov        = &data,
+                                   .msg_iovlen     = 1,
+                                   .msg_control    = control.bytes,
+                                   .msg_controllen = sizeof(control)};
     struct sockaddr_un address  = {.sun_family = AF_UNIX};
     struct timeval     limit    = {.tv_usec = 100000};
     int                sock     = socket(AF_UNIX, SOCK_STREAM, 0);
-    size_t             n        = strlen(name) < sizeof(address.sun_path) - 1 ? strlen(name) : sizeof(address.sun_path) - 1;
+    size_t             n =
+        strlen(name) < sizeof(address.sun_path) - 1 ? strlen(name) : sizeof(address.sun_path) - 1;
     memcpy(address.sun_path + 1, name, n);
     setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    if (connect(sock, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)) == 0) {
+    if (connect(sock, (struct sockaddr *)&address,
+                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)) == 0) {
         shared->nconnected++;
-        if (send(sock, &greeting, sizeof(greeting), MSG_NOSIGNAL) == sizeof(greeting) && recvmsg(sock, &message, 0) > 0) {
+        if (send(sock, &greeting, sizeof(greeting), MSG_NOSIGNAL) == sizeof(greeting) &&
+            recvmsg(sock, &message, 0) > 0) {
             shared->nreceived += CMSG_FIRSTHDR(&message) != NULL;
         }
     }
@@ -120,7 +127,8 @@ static int rank_shares(void *argument)
     CHECK(shoal_bootstrap_open("auto", &b) == SHOAL_OK);
     shoal_peers_t peers = shoal_bootstrap_peers(b);
     shared->pids[b->rank] = getpid();
-    usleep(b->rank == 1 ? 300000 : 0); /* in which a stranger has time for what the others have made */
+    usleep(b->rank == 1 ? 300000
+                        : 0); /* in which a stranger has time for what the others have made */
     CHECK(shoal_host_open(&peers, &host, &one_network) == SHOAL_OK);
     CHECK(host != NULL && shoal_host_nmates(host) == NRANKS && one_network);
     int looks = shared->nlooks;
@@ -182,7 +190,8 @@ static bool is_mine(unsigned long inode)
     return found;
 }
 
-/* How many of this process's listening sockets are on an address, as /proc/net/tcp writes it, that is not loopback's. */
+/* How many of this process's listening sockets are on an address, as /proc/net/tcp writes it, that
+ * is not loopback's. */
 static int count_exposed(const char *path, const char *loopback)
 {
     char          line[512], address[64];
@@ -191,7 +200,8 @@ static int count_exposed(const char *path, const char *loopback)
     int           count = 0;
     FILE         *file  = fopen(path, "re");
     while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
-        bool read = sscanf(line, " %*d: %63[0-9A-F]:%*x %*s %x %*s %*s %*s %*d %*d %lu", address, &kind, &inode) == 3;
+        bool read = sscanf(line, " %*d: %63[0-9A-F]:%*x %*s %x %*s %*s %*s %*d %*d %lu", address,
+                           &kind, &inode) == 3;
         count += read && kind == 0x0a && strcmp(address, loopback) != 0 && is_mine(inode);
     }
     if (file != NULL) {

@@ -100,7 +100,8 @@ static void test_move(void **state)
 
 /* ---- threads ---- */
 
-/* What a rank gets of an environment, and whether that is worth a warning, which the host's first rank gives. */
+/* What a rank gets of an environment, and whether that is worth a warning, which the host's first
+ * rank gives. */
 static void test_threads_of_the_environment(void **state)
 {
     static const struct {
@@ -111,9 +112,12 @@ static void test_threads_of_the_environment(void **state)
         {"3", "5", NULL, 0, 3, "OMP_NUM_THREADS", NULL},
         {NULL, "5", NULL, 0, 5, "SLURM_CPUS_PER_TASK", NULL},
         {" 4 ,2", NULL, NULL, 0, 4, "OMP_NUM_THREADS", NULL},
-        {"99999", NULL, NULL, 0, SHOAL_MAX_THREADS, "OMP_NUM_THREADS", "OMP_NUM_THREADS=99999 asks for more"},
-        {NULL, "100000", NULL, 0, SHOAL_MAX_THREADS, "SLURM_CPUS_PER_TASK", "SLURM_CPUS_PER_TASK=100000 asks for more"},
-        {"99999999999999999999", NULL, NULL, 0, SHOAL_MAX_THREADS, "OMP_NUM_THREADS", "asks for more"},
+        {"99999", NULL, NULL, 0, SHOAL_MAX_THREADS, "OMP_NUM_THREADS",
+         "OMP_NUM_THREADS=99999 asks for more"},
+        {NULL, "100000", NULL, 0, SHOAL_MAX_THREADS, "SLURM_CPUS_PER_TASK",
+         "SLURM_CPUS_PER_TASK=100000 asks for more"},
+        {"99999999999999999999", NULL, NULL, 0, SHOAL_MAX_THREADS, "OMP_NUM_THREADS",
+         "asks for more"},
         {"0", "6", NULL, 0, 6, "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS=0 is no number"},
         {"-3", "6", NULL, 0, 6, "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS=-3 is no number"},
         {"abc", "6", NULL, 0, 6, "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS=abc is no number"},
@@ -137,7 +141,8 @@ static void test_threads_of_the_environment(void **state)
         for (int local_rank = 0; local_rank < 2; local_rank++) {
             shoal_affinity_t affinity;
             capture_begin();
-            shoal_status_t status = shoal_affinity_settle(local_rank, 1000, cases[i].asked, &affinity); /* so many that none is bound */
+            shoal_status_t status = shoal_affinity_settle(
+                local_rank, 1000, cases[i].asked, &affinity); /* so many that none is bound */
             const char    *said   = capture_end();
             assert_int_equal(status, SHOAL_OK);
             assert_int_equal(affinity.nthreads, cases[i].nthreads);
