@@ -93,12 +93,15 @@ done
 
 # As many ranks as the host can hold: a soft limit of open files is raised, a hard one is named before any rank starts.
 got=0
+# shellcheck disable=SC3045 # dash and bash know these limits
 (ulimit -S -n 40 && exec timeout 100 "$shoal" train -n 8 "$@" run.steps=1 run.dir=many) >out 2>err || got=$?
 [ "$got" = 0 ] || fail "a soft limit of 40 open files ends 8 ranks with $got: $(cat err)"
 got=0
+# shellcheck disable=SC3045
 (ulimit -n 200 && exec timeout 100 "$shoal" train -n 100 "$@" run.steps=1 run.dir=refused) >out 2>err || got=$?
-[ "$got" = 2 ] && [ "$(grep -c . err)" = 1 ] && grep -q '100 ranks need 364 open files each, and there are 200' err ||
+if [ "$got" != 2 ] || [ "$(grep -c . err)" != 1 ] || ! grep -q '100 ranks need 364 open files each, and there are 200' err; then
     fail "100 ranks with 200 files each end with $got: $(cat err)"
+fi
 [ ! -e refused ] || fail 'a refused launch left records'
 expect 2 'no configuration file given' bench ops
 expect 2 '--steps expects' bench ops --steps 0 bench.conf
