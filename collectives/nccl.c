@@ -10,6 +10,7 @@
  * moves data without copies of its own; gathers then need no multiprocessor (its zero CTA policy: the copy engines move them).
  */
 #include <nccl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@
 #include "base/time.h"
 #include "collectives/backends.h"
 
-enum { MAX_COMMS = 16, NAP_US = 100 };
+enum { MAX_COMMS = 16, POLL_US = 50, NAP_US = 100 };
 
 /*
  * Channels, proxies and registrations of one communicator take 0.5 to 1.5 GB, by the number of
@@ -29,7 +30,7 @@ static const size_t comm_nbytes = (size_t)1 << 30;
 
 typedef struct {
     shoal_comm_t base;
-    ncclComm_t   nccl;
+    ncclComm_t   nccl;   /* NULL: aborted */
     ncclWindow_t window; /* NULL: none */
     int          size;
 } nccl_comm_t;
@@ -74,7 +75,11 @@ static shoal_status_t check(nccl_transport_t *transport, ncclResult_t result, nc
     return result == ncclRemoteError || result == ncclSystemError ? SHOAL_ERR_PEER : SHOAL_ERR_INTERNAL;
 }
 
-/* A communicator may still be at work on the last call, and must be left alone until it is done. */
+/*
+ * A communicator may still be at work on the last call, and must be left alone until it is done. An
+ * ordinary collective takes it some tens of microseconds, in a thread of its own; so the first
+ * while is spent asking, and only a longer wait, for other ranks, sleeps.
+ */
 static shoal_status_t settle(nccl_transport_t *transport, nccl_comm_t *comm, const char *call)
 {
     int64_t      start = shoal_time_ns();
@@ -85,12 +90,17 @@ static shoal_status_t settle(nccl_transport_t *transport, nccl_comm_t *comm, con
         if (state == ncclSuccess) {
             return SHOAL_OK;
         }
-        if (shoal_ms_since(start) * 1e-3 > transport->config.patience_s) {
+        double waited_ms = shoal_ms_since(start);
+        if (waited_ms * 1e-3 > transport->config.patience_s) {
             transport->failed = true;
             shoal_error("nccl: %s: waited %.0f s for the other ranks", call, transport->config.patience_s);
             return SHOAL_ERR_PEER;
         }
-        usleep(NAP_US);
+        if (waited_ms * 1e3 < POLL_US) {
+            sched_yield();
+        } else {
+            usleep(NAP_US);
+        }
     }
 }
 
