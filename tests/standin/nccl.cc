@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A stand-in for NCCL: the functions that collectives/nccl.c calls. Ranks are processes of one machine, one each (nccl_group.h). A
- * communicator does not block: it answers ncclInProgress while ranks come, at the first collective and now and then at later
- * ones, for a window, at the end. What was asked for happens while the caller asks for the state, and a call that does
- * not wait for that is refused. So is memory that is not the device's, or that overlaps as it must not.
+ * A stand-in for NCCL: the functions that collectives/nccl.c calls. Ranks are processes of one
+ * machine, one each (nccl_group.h). A communicator does not block: it answers ncclInProgress while
+ * ranks come, at the first collective and now and then at later ones, for a window, at the end.
+ * What was asked for happens while the caller asks for the state, and a call that does not wait for
+ * that is refused. So is memory that is not the device's, or that overlaps as it must not.
  *
- * A peer whose process ends makes the state ncclRemoteError; a collective that never ends does so until the communicator is aborted.
- * Windows are granted to ranks of one host, which is what NCCL_HOSTID says it is, and are NULL elsewhere: then the library goes on without.
+ * A peer whose process ends makes the state ncclRemoteError where sockets are in use, which close:
+ * between hosts (what NCCL_HOSTID says a host is), and on one host while a communicator is made or
+ * a window registered. Collectives of one host are kernels that read each other's memory: they wait
+ * for a dead peer for ever, the state stays ncclSuccess, and only an abort ends them.
+ *
+ * Windows are granted to ranks of one host, which is what NCCL_HOSTID says it is, and are NULL
+ * elsewhere: then the library goes on without.
  */
 #include <cerrno>
 #include <cstdarg>
@@ -35,6 +41,7 @@ using action_t = std::function<ncclResult_t()>;
 struct ncclComm {
     std::shared_ptr<standin::group_t> group;
     bool                              finalized;
+    bool                              sockets; /* what is pending talks through them */
     int                               collectives;
     action_t                          pending; /* what was answered with ncclInProgress */
     const char                       *pending_call;
@@ -80,9 +87,12 @@ ncclResult_t advance(ncclComm_t comm)
     }
     if (comm->error == ncclSuccess && comm->pending && (result = comm->pending()) != ncclInProgress) {
         comm->pending = nullptr;
+        comm->sockets = false;
         comm->error   = result;
     }
-    if (comm->error == ncclSuccess && !comm->finalized && (peer = comm->group->lost()) >= 0) {
+    bool hears = comm->sockets || !comm->group->one_host();
+    if (comm->error == ncclSuccess && hears && !comm->finalized &&
+        (peer = comm->group->lost()) >= 0) {
         snprintf(last_error, sizeof(last_error), "the process of rank %d has ended", peer);
         comm->error = ncclRemoteError;
     }
@@ -310,6 +320,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm_p, int size, ncclUniqueId i
                           size_t(standin::setting("comm_takes", 0)));
         });
     }
+    comm->sockets = true;
     return defer(comm, "ncclCommInitRankConfig", [comm] { return await_ranks(comm); });
 }
 
@@ -434,6 +445,7 @@ ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *memory, size_t nbytes
     }
     standin::window_t wanted = {size_t(start_address - allocation->first), nbytes, flags};
     *window_p                = nullptr;
+    comm->sockets            = true;
     return defer(comm, "ncclCommWindowRegister", [=] {
         ncclResult_t agreed = comm->group->agree_on_window(wanted);
         if (agreed == ncclSuccess && comm->group->one_host()) {
