@@ -218,6 +218,61 @@ static shoal_status_t init_rank(nccl_transport_t *transport, nccl_comm_t *comm, 
     return settle(transport, comm, "ncclCommInitRankConfig");
 }
 
+static void drop_window(nccl_transport_t *transport, nccl_comm_t *comm)
+{
+    if (check(transport, ncclCommWindowDeregister(comm->nccl, comm->window), comm->nccl,
+              "ncclCommWindowDeregister") == SHOAL_OK) {
+        settle(transport, comm, "ncclCommWindowDeregister");
+    }
+}
+
+/*
+ * Aborts every communicator at once, in a group. One by one would hang: an abort waits until the
+ * collectives that a recording holds are given back, which is when the recording's last run has
+ * ended, and that run may hold kernels of another communicator which spin until theirs is aborted
+ * too.
+ */
+static void nccl_abort(shoal_transport_t *base)
+{
+    nccl_transport_t *transport = nccl_of(base);
+    transport->failed           = true;
+    ncclGroupStart();
+    for (int slot = 0; slot < MAX_COMMS; slot++) {
+        if (transport->comms[slot] != NULL && transport->comms[slot]->nccl != NULL) {
+            ncclCommAbort(transport->comms[slot]->nccl);
+            transport->comms[slot]->nccl = NULL;
+        }
+    }
+    ncclGroupEnd();
+}
+
+/* True, or the transport has failed. */
+static bool finalize(nccl_transport_t *transport, nccl_comm_t *comm)
+{
+    if (comm->window != NULL) {
+        drop_window(transport, comm);
+    }
+    return !transport->failed &&
+           check(transport, ncclCommFinalize(comm->nccl), comm->nccl, "ncclCommFinalize") ==
+               SHOAL_OK &&
+           settle(transport, comm, "ncclCommFinalize") == SHOAL_OK;
+}
+
+static void nccl_comm_destroy(shoal_comm_t *base)
+{
+    nccl_comm_t      *comm      = (nccl_comm_t *)base;
+    nccl_transport_t *transport = nccl_of(base->transport);
+    if (!transport->failed && finalize(transport, comm)) {
+        ncclCommDestroy(comm->nccl);
+    } else {
+        nccl_abort(base->transport);
+    }
+    for (int slot = 0; slot < MAX_COMMS; slot++) {
+        transport->comms[slot] = transport->comms[slot] == comm ? NULL : transport->comms[slot];
+    }
+    free(comm);
+}
+
 static shoal_status_t nccl_comm_create(shoal_transport_t *base, const shoal_group_t *group, shoal_comm_t **comm_p)
 {
     nccl_transport_t *transport = nccl_of(base);
@@ -234,46 +289,17 @@ static shoal_status_t nccl_comm_create(shoal_transport_t *base, const shoal_grou
         shoal_error("nccl: out of memory");
         return SHOAL_ERR_NO_MEMORY;
     }
-    comm->base.transport  = base;
-    comm->size            = group->size;
-    shoal_status_t status = init_rank(transport, comm, group);
+    comm->base.transport   = base;
+    comm->size             = group->size;
+    transport->comms[slot] = comm;
+    shoal_status_t status  = init_rank(transport, comm, group);
     if (status != SHOAL_OK) {
-        if (comm->nccl != NULL) {
-            ncclCommAbort(comm->nccl);
-        }
-        free(comm);
+        transport->failed = true;
+        nccl_comm_destroy(&comm->base);
         return status;
     }
-    transport->comms[slot] = comm;
-    *comm_p                = &comm->base;
+    *comm_p = &comm->base;
     return SHOAL_OK;
-}
-
-static void drop_window(nccl_transport_t *transport, nccl_comm_t *comm)
-{
-    if (check(transport, ncclCommWindowDeregister(comm->nccl, comm->window), comm->nccl, "ncclCommWindowDeregister") == SHOAL_OK) {
-        settle(transport, comm, "ncclCommWindowDeregister");
-    }
-}
-
-static void nccl_comm_destroy(shoal_comm_t *base)
-{
-    nccl_comm_t      *comm      = (nccl_comm_t *)base;
-    nccl_transport_t *transport = nccl_of(base->transport);
-    for (int slot = 0; slot < MAX_COMMS; slot++) {
-        transport->comms[slot] = transport->comms[slot] == comm ? NULL : transport->comms[slot];
-    }
-    if (!transport->failed && comm->window != NULL) {
-        drop_window(transport, comm);
-    }
-    if (transport->failed) {
-        ncclCommAbort(comm->nccl);
-    } else if (ncclCommFinalize(comm->nccl) == ncclSuccess || settle(transport, comm, "ncclCommFinalize") == SHOAL_OK) {
-        ncclCommDestroy(comm->nccl);
-    } else {
-        ncclCommAbort(comm->nccl);
-    }
-    free(comm);
 }
 
 /*
@@ -388,6 +414,7 @@ const shoal_transport_ops_t shoal_transport_nccl = {
     .staging_nbytes = nccl_staging_nbytes,
     .comm_create    = nccl_comm_create,
     .comm_destroy   = nccl_comm_destroy,
+    .abort          = nccl_abort,
     .alloc          = nccl_alloc,
     .free           = nccl_free,
     .attach         = nccl_attach,

@@ -106,9 +106,18 @@ typedef struct {
     void (*close)(shoal_transport_t *transport);
     /* Staging bytes that this collective needs in a group of `size`. Pure: needs no instance, `plan` calls it. */
     size_t (*staging_nbytes)(const shoal_coll_t *coll, int size);
-    /* Collective over the group's members. */
+    /*
+     * Collective over the group's members. Recordings of what a comm has enqueued are freed before
+     * it is destroyed.
+     */
     shoal_status_t (*comm_create)(shoal_transport_t *transport, const shoal_group_t *group, shoal_comm_t **comm_p);
     void (*comm_destroy)(shoal_comm_t *comm);
+    /*
+     * Ends what all comms have under way, so that queues and recordings come to their end; for a
+     * caller that has given up on its peers. Recordings have been freed. From then on comms can
+     * only be destroyed. NULL slot: comm_destroy sees to it.
+     */
+    void (*abort)(shoal_transport_t *transport);
     /*
      * Memory of this rank's device in the form that the transport moves best; free it after the comms that it is attached to, before
      * close. SHOAL_ERR_NO_MEMORY is not logged: the device knows what it has left (kernels/device.h, `say_full`).

@@ -111,6 +111,10 @@ typedef struct {
     shoal_status_t (*record_begin)(shoal_device_t *device);
     shoal_status_t (*record_end)(shoal_device_t *device, shoal_recording_t **recording_p);
     shoal_status_t (*replay)(shoal_device_t *device, shoal_recording_t *recording);
+    /*
+     * NULL is allowed. Does not wait: a replay that is under way goes on, and what the recording
+     * holds is given back when it has ended.
+     */
     void (*recording_free)(shoal_recording_t *recording);
 } shoal_stream_ops_t;
 

@@ -148,6 +148,32 @@ shoal_status_t shoal_executor_create(const shoal_step_t *step, const shoal_execu
     return SHOAL_OK;
 }
 
+/*
+ * Recordings go before the comms whose collectives they hold: NCCL counts those, and its
+ * communicators wait for them without limit. A queue that waits for a lost peer never ends, so
+ * after an error nothing waits for queues until the comms are aborted.
+ */
+static void close_comms(shoal_executor_t *executor)
+{
+    const shoal_device_ops_t    *device    = executor->config.device->ops;
+    const shoal_transport_ops_t *transport = executor->step->nranks > 1
+                                                 ? executor->config.transport->ops
+                                                 : NULL;
+    if (device->stream != NULL) {
+        executor->failed = executor->failed ||
+                           device->synchronize(executor->config.device) != SHOAL_OK;
+        shoal_executor_forget_recordings(executor);
+    }
+    if (transport != NULL && executor->failed && transport->abort != NULL) {
+        transport->abort(executor->config.transport);
+    }
+    for (int lane = 0; lane < SHOAL_LANE_COUNT; lane++) {
+        if (executor->comms[lane] != NULL) {
+            transport->comm_destroy(executor->comms[lane]);
+        }
+    }
+}
+
 void shoal_executor_destroy(shoal_executor_t *executor)
 {
     if (executor == NULL) {
@@ -158,11 +184,7 @@ void shoal_executor_destroy(shoal_executor_t *executor)
         executor->config.transport->ops->wake(executor->config.transport);
         pthread_join(executor->thread, NULL);
     }
-    for (int lane = 0; lane < SHOAL_LANE_COUNT; lane++) {
-        if (executor->comms[lane] != NULL) {
-            executor->config.transport->ops->comm_destroy(executor->comms[lane]);
-        }
-    }
+    close_comms(executor);
     unbind(executor, &executor->bound[0]);
     unbind(executor, &executor->bound[1]);
     pthread_cond_destroy(&executor->changed);
@@ -253,7 +275,9 @@ shoal_status_t shoal_executor_run(shoal_executor_t *executor, const shoal_progra
     shoal_bound_t *bound = &executor->bound[program == &executor->step->train ? 0 : 1];
     shoal_times_t  times = {0};
     if (executor->config.device->ops->stream != NULL) {
-        return shoal_executor_run_stream(executor, bound, times_p);
+        shoal_status_t status = shoal_executor_run_stream(executor, bound, times_p);
+        executor->failed      = executor->failed || status != SHOAL_OK;
+        return status;
     }
     begin_run(executor, bound);
     for (int32_t i = 0; i < program->nnodes; i++) {

@@ -35,6 +35,7 @@ struct shoal_executor {
     int64_t                 run_start_ns;
     bool                    every_op; /* the next run shall time every op */
     int                     run;      /* devices with a stream: counts runs, for the board */
+    bool                    failed;   /* likewise: what a run has enqueued may never end */
 
     _Atomic(const shoal_bound_t *) current;
     atomic_int                     generation; /* counts runs: the progress thread starts over when it changes */
@@ -54,6 +55,7 @@ struct shoal_executor {
 /* executor_stream.c: what is different where the device has a stream. */
 shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
 shoal_status_t shoal_executor_prepare_stream(shoal_executor_t *executor, const shoal_bound_t *bound);
+void           shoal_executor_forget_recordings(shoal_executor_t *executor);
 void           shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
 shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound_t *bound, shoal_times_t *times_p);
 

@@ -164,6 +164,14 @@ shoal_status_t shoal_executor_prepare_stream(shoal_executor_t *executor, const s
     return device->ops->synchronize(device);
 }
 
+void shoal_executor_forget_recordings(shoal_executor_t *executor)
+{
+    for (int b = 0; b < 2; b++) {
+        executor->config.device->ops->stream->recording_free(executor->bound[b].recording);
+        executor->bound[b].recording = NULL;
+    }
+}
+
 void shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound)
 {
     const shoal_stream_ops_t *stream = executor->config.device->ops->stream;
@@ -173,7 +181,6 @@ void shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bou
     if (bound->staging != NULL) {
         stream->free_host(executor->config.device, bound->staging);
     }
-    stream->recording_free(bound->recording);
 }
 
 static shoal_status_t fetch_all(shoal_executor_t *executor, const shoal_bound_t *bound, shoal_times_t *times)

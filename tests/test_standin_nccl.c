@@ -274,6 +274,7 @@ static void replayed(int rank, int size)
         CHECK(cudaMemcpy(&value, total, 4, cudaMemcpyDeviceToHost) == cudaSuccess);
         CHECK(value == (float)(size * (round * 10 + rank)));
     }
+    CHECK(cudaGraphDestroy(graph) == cudaSuccess && cudaGraphExecDestroy(exec) == cudaSuccess);
     close_comm(comm);
 }
 
@@ -293,6 +294,86 @@ static void stays_pending(ncclComm_t comm, cudaStream_t stream, ncclResult_t err
         CHECK(state == ncclSuccess || state == error);
         usleep(NAP_US);
     }
+}
+
+static void launch_one(ncclComm_t comm, cudaStream_t stream, float *memory)
+{
+    settled(comm, ncclAllReduce(memory, memory, 1, ncclFloat32, ncclSum, comm, stream));
+}
+
+/* A graph of one sum on each of two communicators, on streams of their own. */
+static cudaGraphExec_t record_two(int rank, int size, ncclComm_t *comms, cudaStream_t *streams)
+{
+    float           zeros[COMMS] = {0}, *memory = on_device(zeros, sizeof(zeros));
+    cudaGraph_t     graph = NULL;
+    cudaGraphExec_t exec  = NULL;
+    cudaEvent_t     events[2];
+    for (int i = 0; i < COMMS; i++) { /* with the first use of each */
+        comms[i]   = open_comm(rank, size, i);
+        streams[i] = open_stream();
+        CHECK(cudaEventCreateWithFlags(&events[i], cudaEventDisableTiming) == cudaSuccess);
+        launch_one(comms[i], streams[i], memory);
+        CHECK(cudaStreamSynchronize(streams[i]) == cudaSuccess);
+    }
+    CHECK(cudaStreamBeginCapture(streams[0], cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    CHECK(cudaEventRecord(events[0], streams[0]) == cudaSuccess);
+    CHECK(cudaStreamWaitEvent(streams[1], events[0], 0) == cudaSuccess);
+    for (int i = 0; i < COMMS; i++) {
+        launch_one(comms[i], streams[i], memory + i);
+    }
+    CHECK(cudaEventRecord(events[1], streams[1]) == cudaSuccess);
+    CHECK(cudaStreamWaitEvent(streams[0], events[1], 0) == cudaSuccess);
+    CHECK(cudaStreamEndCapture(streams[0], &graph) == cudaSuccess);
+    CHECK(cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess && !cudaGraphDestroy(graph));
+    return exec;
+}
+
+/* The last rank's second collective of a graph never begins: who gives up aborts all at once. */
+static void held(int rank, int size)
+{
+    ncclComm_t      comms[COMMS];
+    cudaStream_t    streams[COMMS];
+    cudaGraphExec_t exec = record_two(rank, size, comms, streams);
+    CHECK(cudaGraphLaunch(exec, streams[0]) == cudaSuccess);
+    stays_pending(comms[0], streams[0], ncclSuccess);
+    CHECK(cudaGraphExecDestroy(exec) == cudaSuccess);
+    CHECK(ncclGroupStart() == ncclSuccess && ncclCommAbort(comms[0]) == ncclSuccess);
+    CHECK(ncclCommAbort(comms[1]) == ncclSuccess);
+    CHECK(ncclGroupEnd() == ncclSuccess);
+    CHECK(cudaStreamSynchronize(streams[0]) == cudaSuccess);
+}
+
+/*
+ * One rank finalizes while the graph still has the collective. Of two, both of whose communicators
+ * stand still in one launch, rank 1 aborts the first alone. Neither call returns.
+ */
+static void too_early(int rank, int size)
+{
+    ncclComm_t      comms[COMMS];
+    cudaStream_t    streams[COMMS];
+    cudaGraphExec_t exec = record_two(rank, size, comms, streams);
+    meet(size);
+    if (size == 1) {
+        ncclCommFinalize(comms[0]);
+    } else if (rank == 1) {
+        CHECK(cudaGraphLaunch(exec, streams[0]) == cudaSuccess);
+        CHECK(cudaGraphExecDestroy(exec) == cudaSuccess);
+        ncclCommAbort(comms[0]);
+    }
+    CHECK(size == 2 && rank == 0);
+}
+
+static void test_held(void **state)
+{
+    (void)state;
+    assert_int_equal(start_ranks(2, "devices=4,mute=1:4", held), 0);
+    capture_begin();
+    int         finalize = start_ranks(1, one_device_each, too_early);
+    int         abort    = start_ranks(2, one_device_each, too_early);
+    const char *text     = capture_end();
+    assert_true(finalize == 1 && abort == 1);
+    assert_contains(text, "ncclCommFinalize would never return: graphs hold 1 collectives of the");
+    assert_contains(text, "ncclCommAbort would never return: graphs hold ");
 }
 
 static bool hosts_of_their_own;
@@ -494,9 +575,11 @@ static void test_misuse(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_collectives), cmocka_unit_test(test_rounding),   cmocka_unit_test(test_interleaved),
-        cmocka_unit_test(test_replayed),    cmocka_unit_test(test_widowed),    cmocka_unit_test(test_muted),
-        cmocka_unit_test(test_mismatched),  cmocka_unit_test(test_sharing),    cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_collectives), cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_interleaved), cmocka_unit_test(test_replayed),
+        cmocka_unit_test(test_held),        cmocka_unit_test(test_widowed),
+        cmocka_unit_test(test_muted),       cmocka_unit_test(test_mismatched),
+        cmocka_unit_test(test_sharing),     cmocka_unit_test(test_windows),
         cmocka_unit_test(test_misuse),
     };
     return cmocka_run_group_tests_name("standin: nccl", tests, NULL, NULL);

@@ -337,6 +337,18 @@ static void test_hang(void **state)
     assert_contains(text, "began last on the");
 }
 
+/*
+ * A replay that hangs on both communicators, and then everything is put away: no wait for the
+ * queues, nor for the other rank. The stand-in ends a process that would wait for ever with 97.
+ */
+static void test_ends_in_order_after_a_hang(void **state)
+{
+    (void)state;
+    train_run_orderly = true;
+    fail_with(5, 2, "mute=1:40", "run.timeout_s=1");
+    train_run_orderly = false;
+}
+
 /* A transport of host memory is no use to such a device, nor the other way around. */
 static void test_wrong_memory(void **state)
 {
@@ -367,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_reserve),
         cmocka_unit_test(test_several_ranks),
         cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_ends_in_order_after_a_hang),
         cmocka_unit_test(test_wrong_memory),
     };
     const char *source = getenv("SHOAL_SRCDIR");

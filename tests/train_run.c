@@ -16,6 +16,7 @@
 #include "src/config.h"
 
 void (*train_run_after_step)(size_t step);
+bool train_run_orderly;
 
 typedef struct {
     const char *const *words;
@@ -66,7 +67,7 @@ static void choose_device(const shoal_spec_t *spec)
 /* After an error among steps, peers may be inside a collective: as `shoal train`, no orderly end is tried. */
 static void end_job(shoal_bootstrap_t *bootstrap, shoal_status_t status)
 {
-    if (status != SHOAL_OK) {
+    if (status != SHOAL_OK && !train_run_orderly) {
         bootstrap->ops->abort(bootstrap, shoal_status_exit_code(status), shoal_status_string(status));
         _exit(shoal_status_exit_code(status));
     }

@@ -8,6 +8,7 @@
 #ifndef SHOAL_TESTS_TRAIN_RUN_H
 #define SHOAL_TESTS_TRAIN_RUN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { TRAIN_RUN_MAX_STEPS = 16, TRAIN_RUN_MAX_WORDS = 48 };
@@ -23,6 +24,12 @@ typedef struct {
 
 /* NULL, or what every rank calls behind each step. */
 extern void (*train_run_after_step)(size_t step);
+
+/*
+ * Whether ranks put everything away after an error among the steps too; else they end at once, as
+ * `shoal train` does.
+ */
+extern bool train_run_orderly;
 
 /* Words are group.key=value; NULL ends the list. Returns the job's exit code. */
 int train_run(int nranks, const char *const *words, train_run_t *run_p);

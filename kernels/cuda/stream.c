@@ -195,6 +195,14 @@ static shoal_status_t record_begin(shoal_device_t *device)
     return SHOAL_OK;
 }
 
+static void recording_free(shoal_recording_t *recording)
+{
+    if (recording != NULL && recording->graph != NULL) {
+        cudaGraphExecDestroy(recording->graph);
+    }
+    free(recording);
+}
+
 static shoal_status_t record_end(shoal_device_t *device, shoal_recording_t **recording_p)
 {
     shoal_cuda_t *cuda  = shoal_cuda_of(device);
@@ -211,7 +219,7 @@ static shoal_status_t record_end(shoal_device_t *device, shoal_recording_t **rec
     }
     cudaGraphDestroy(graph);
     if (status != SHOAL_OK) {
-        free(recording);
+        recording_free(recording); /* its executable holds collectives: NCCL waits for their end */
         return status;
     }
     *recording_p = recording;
@@ -222,14 +230,6 @@ static shoal_status_t replay(shoal_device_t *device, shoal_recording_t *recordin
 {
     SHOAL_CUDA_TRY(cudaGraphLaunch(recording->graph, shoal_cuda_of(device)->stream));
     return SHOAL_OK;
-}
-
-static void recording_free(shoal_recording_t *recording)
-{
-    if (recording != NULL) {
-        cudaGraphExecDestroy(recording->graph);
-        free(recording);
-    }
 }
 
 const shoal_stream_ops_t shoal_cuda_stream_ops = {

@@ -11,6 +11,12 @@
  * a window registered. Collectives of one host are kernels that read each other's memory: they wait
  * for a dead peer for ever, the state stays ncclSuccess, and only an abort ends them.
  *
+ * A collective that is captured belongs to the graph until the graph and its executables are
+ * destroyed and their launches have ended, and the library waits for that, without limit, when a
+ * communicator is finalized or aborted. Here a wait that cannot end ends the process, with
+ * status 97. Communicators that are aborted in one group are aborted at once: a launch that holds
+ * collectives of both ends only then.
+ *
  * Windows are granted to ranks of one host, which is what NCCL_HOSTID says it is, and are NULL
  * elsewhere: then the library goes on without.
  */
@@ -25,6 +31,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <vector>
 
 #include <nccl.h>
 #include <unistd.h>
@@ -62,6 +69,10 @@ std::mutex                        lock;
 std::set<ncclComm_t>              comms;
 std::map<const uint8_t *, size_t> allocations; /* of ncclMemAlloc */
 char                              last_error[512];
+
+/* Of the calling thread's ncclGroupStart: how deep, and what is to be aborted at its end. */
+thread_local int                     group_depth;
+thread_local std::vector<ncclComm_t> to_abort;
 
 typedef std::lock_guard<std::mutex> guard_t;
 
@@ -107,11 +118,41 @@ ncclResult_t defer(ncclComm_t comm, const char *call, action_t action)
     return ncclInProgress;
 }
 
+/*
+ * The library would wait until graphs have given all collectives of the communicator back. Streams
+ * go on meanwhile.
+ */
+void await_graphs(ncclComm_t comm, const char *call)
+{
+    enum { PATIENCE = 20000, NAP_US = 100 };
+    for (int nap = 0; comm->group->captured() > 0 && standin::go_on_a_little(); nap++) {
+        if (nap == PATIENCE) {
+            complain("nccl: %s would never return: graphs hold %ld collectives of the communicator",
+                     call, comm->group->captured());
+            _exit(97);
+        }
+        usleep(NAP_US);
+    }
+}
+
+/* All of them have been abandoned before. */
+void bury(const std::vector<ncclComm_t> &aborted)
+{
+    for (ncclComm_t comm : aborted) {
+        await_graphs(comm, "ncclCommAbort");
+        comms.erase(comm);
+        delete comm;
+    }
+}
+
 /* Whether a call may use the communicator now. */
 ncclResult_t usable(ncclComm_t comm, const char *call)
 {
     if (comms.count(comm) == 0) {
         return refuse(ncclInvalidArgument, "%s: no communicator, or one that was destroyed", call);
+    }
+    if (group_depth > 0) {
+        return refuse(ncclInvalidUsage, "%s in a group has no stand-in", call);
     }
     if (comm->pending) {
         return refuse(ncclInvalidArgument, "%s: the communicator is still in %s: its state must become ncclSuccess first", call,
@@ -223,9 +264,14 @@ ncclResult_t launch(ncclComm_t comm, const char *call, cudaStream_t stream, coll
         return result;
     }
     action_t enqueue = [=] {
-        standin::run_t run;
+        cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+        standin::run_t          run;
         run.group = group;
         run.coll  = coll;
+        if (cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
+            status == cudaStreamCaptureStatusActive) {
+            run.held = group->capture();
+        }
         return standin::enqueue(stream, call, run) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
     };
     if (comm->collectives++ > 0 && comm->random() % 8 != 0) {
@@ -341,6 +387,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm)
     if (result != ncclSuccess) {
         return result;
     }
+    await_graphs(comm, "ncclCommFinalize");
     return defer(comm, "ncclCommFinalize", [comm] {
         if (comm->group->busy.load()) {
             return ncclInProgress;
@@ -358,6 +405,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
         return refuse(ncclInvalidArgument, "ncclCommDestroy: no communicator, or one that is still in %s",
                       comms.count(comm) == 0 ? "nothing" : comm->pending_call);
     }
+    await_graphs(comm, "ncclCommDestroy");
     comm->group->leave();
     comms.erase(comm);
     delete comm;
@@ -371,8 +419,32 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
         return refuse(ncclInvalidArgument, "ncclCommAbort: no communicator, or one that was destroyed");
     }
     comm->group->abandon();
-    comms.erase(comm);
-    delete comm;
+    if (group_depth > 0) {
+        to_abort.push_back(comm);
+    } else {
+        bury({comm});
+    }
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGroupStart()
+{
+    group_depth++;
+    return ncclSuccess;
+}
+
+/* Of what can be in a group, aborts alone have a stand-in. */
+ncclResult_t ncclGroupEnd()
+{
+    guard_t                 guard(lock);
+    std::vector<ncclComm_t> aborted;
+    if (group_depth == 0) {
+        return refuse(ncclInvalidUsage, "ncclGroupEnd: not in a group");
+    }
+    if (--group_depth == 0) {
+        aborted.swap(to_abort);
+        bury(aborted);
+    }
     return ncclSuccess;
 }
 

@@ -59,6 +59,7 @@ struct group_t {
     std::atomic<ncclResult_t> error{ncclSuccess};
     char                      message[512]{}; /* written before error */
     uint64_t                  done{0}, windows{0};
+    std::shared_ptr<int>      holders = std::make_shared<int>(0);
 
     group_t(int rank, int size, int fd, shared_t *shared) : rank(rank), size(size), fd(fd), shared(shared) {}
     group_t(const group_t &) = delete;
@@ -74,6 +75,10 @@ struct group_t {
     bool all_left() const;
     void abandon();         /* as if the process had ended */
 
+    /* What a captured collective keeps for as long as a graph has it, and how many are kept. */
+    std::shared_ptr<int> capture() { return holders; }
+    long                 captured() const { return holders.use_count() - 1; }
+
     /* ncclInProgress until all ranks have asked for their next window. */
     ncclResult_t agree_on_window(const window_t &window);
 };
@@ -84,6 +89,7 @@ std::shared_ptr<group_t> nccl_join(int fd, int size, int rank, int device, uint6
 /* A collective as a piece of work: a fresh copy for every launch. */
 struct run_t {
     std::shared_ptr<group_t> group;
+    std::shared_ptr<int>     held; /* of one that was captured */
     coll_t                   coll;
     enum { WAITING, MUTE, POSTING, COLLECTING } phase = WAITING;
 

@@ -52,6 +52,9 @@ using work_t = std::function<bool()>;
  * function). `what` must live forever: it names the work in complaints. */
 cudaError_t enqueue(cudaStream_t stream, const char *what, work_t work);
 
+/* Lets streams go on for a while. False where none can, for the GPU is broken. */
+bool go_on_a_little();
+
 /* From now on every call of the runtime answers `error`, as after a fault of the GPU. */
 void break_device(cudaError_t error);
 
