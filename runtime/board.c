@@ -19,6 +19,7 @@
 typedef struct {
     atomic_int run;
     atomic_int notes[SHOAL_QUEUE_COUNT];
+    atomic_int resigned; /* from then on an end of the process says nothing */
 } page_t;
 
 typedef struct {
@@ -100,11 +101,19 @@ shoal_status_t shoal_board_open(const shoal_bootstrap_t *bootstrap, const shoal_
     return SHOAL_OK;
 }
 
+void shoal_board_resign(shoal_board_t *board)
+{
+    if (board->pages != NULL && board->pages[board->rank] != NULL) {
+        atomic_store(&board->pages[board->rank]->resigned, 1);
+    }
+}
+
 void shoal_board_close(shoal_board_t *board)
 {
     if (board == NULL) {
         return;
     }
+    shoal_board_resign(board);
     for (int r = 0; board->pages != NULL && r < board->size; r++) {
         if (board->pages[r] != NULL) {
             munmap(board->pages[r], sizeof(page_t));
@@ -149,6 +158,7 @@ bool shoal_board_read(const shoal_board_t *board, int rank, shoal_place_t *place
         place_p->notes[queue] = atomic_load_explicit(&page->notes[queue], memory_order_relaxed);
     }
     place_p->run = atomic_load_explicit(&page->run, memory_order_relaxed);
-    *alive_p     = rank == board->rank || is_locked(board->fds[rank]);
+    *alive_p     = rank == board->rank || is_locked(board->fds[rank]) ||
+               atomic_load(&page->resigned) != 0;
     return true;
 }

@@ -30,7 +30,13 @@ void           shoal_board_close(shoal_board_t *board); /* NULL is allowed */
 /* Says where this rank is. Costs a few stores. */
 void shoal_board_post(shoal_board_t *board, const shoal_place_t *place);
 
-/* Where another rank of the job said last that it was; false if that is unknown. *alive_p: its process has not ended. */
+/* Says that this rank is about to end for a reason that it names itself: its end is then no news. */
+void shoal_board_resign(shoal_board_t *board);
+
+/*
+ * Where another rank of the job said last that it was; false if that is unknown. *alive_p: its
+ * process has not ended, or only after it had resigned or closed its board.
+ */
 bool shoal_board_read(const shoal_board_t *board, int rank, shoal_place_t *place_p, bool *alive_p);
 
 #endif

@@ -261,11 +261,11 @@ void shoal_bootstrap_close(shoal_bootstrap_t *bootstrap)
 static shoal_status_t peers_exchange(void *context, const void *mine, size_t nbytes, void *all_p)
 {
     shoal_bootstrap_t *bootstrap = context;
-    if (bootstrap->lost) {
+    if (bootstrap->broken) {
         return SHOAL_ERR_PEER;
     }
     shoal_status_t status = bootstrap->ops->exchange(bootstrap, mine, nbytes, all_p);
-    bootstrap->lost       = status == SHOAL_ERR_PEER;
+    bootstrap->broken     = status == SHOAL_ERR_PEER;
     return status;
 }
 

@@ -10,6 +10,7 @@
 #ifndef SHOAL_RUNTIME_BOOTSTRAP_H
 #define SHOAL_RUNTIME_BOOTSTRAP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -56,8 +57,10 @@ struct shoal_bootstrap {
                           exchanges. */
     const char *stage; /* what the ranks are at, for the message about one that does not come; set
                           like patience_s */
-    bool lost; /* an exchange of shoal_bootstrap_peers has failed with SHOAL_ERR_PEER: so will every
-                  later one, silently */
+    bool broken; /* an exchange of shoal_bootstrap_peers has failed with SHOAL_ERR_PEER: so will
+                    every later one, silently */
+    /* 1 + a rank that has ended abnormally, by the launcher's word, else 0; set by another thread. */
+    atomic_int lost;
 };
 
 /*

@@ -8,11 +8,12 @@
  * contributions are asked for one by one, which shows whose there are.
  *
  * Where the server tells of processes that ended abnormally, their rank is logged: it is the first
- * line in the log about a rank that died too fast to speak for itself. Slurm's plugin tells
- * nothing; there Slurm itself ends the step.
+ * line in the log about a rank that died too fast to speak for itself; and it is kept in `lost`.
+ * Slurm's plugin tells nothing; there Slurm itself ends the step.
  */
 #include <pmix.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,9 @@ typedef struct {
     unsigned          nexchanges;
 } pmix_bootstrap_t;
 
+/* Who learns of processes that ended; set while the handler may run. */
+static _Atomic(pmix_bootstrap_t *) told;
+
 static shoal_status_t from_pmix(pmix_status_t status, const char *doing)
 {
     if (status == PMIX_SUCCESS) {
@@ -58,6 +62,11 @@ static void process_ended(size_t handler, pmix_status_t status, const pmix_proc_
         }
     }
     shoal_error("rank %u ended abnormally (%s)", (unsigned)affected->rank, PMIx_Error_string(status));
+    pmix_bootstrap_t *pmix = atomic_load(&told);
+    if (pmix != NULL && PMIX_CHECK_NSPACE(affected->nspace, pmix->self.nspace) &&
+        affected->rank < (pmix_rank_t)pmix->base.size) {
+        atomic_store(&pmix->base.lost, 1 + (int)affected->rank);
+    }
     if (done != NULL) {
         done(PMIX_EVENT_ACTION_COMPLETE, NULL, 0, NULL, NULL, context);
     }
@@ -65,7 +74,14 @@ static void process_ended(size_t handler, pmix_status_t status, const pmix_proc_
 
 static void register_handler(void)
 {
-    pmix_status_t ends[] = {PMIX_ERR_PROC_ABORTED, PMIX_ERR_PROC_TERM_WO_SYNC, PMIX_ERR_PROC_ABORTING};
+    pmix_status_t ends[] = {
+        PMIX_ERR_PROC_ABORTED,
+        PMIX_ERR_PROC_TERM_WO_SYNC,
+        PMIX_ERR_PROC_ABORTING,
+#ifdef PMIX_ERR_PROC_ABORTED_BY_SIG /* PMIx 4: what PRRTE sends of a rank that was killed */
+        PMIX_ERR_PROC_ABORTED_BY_SIG,
+#endif
+    };
     PMIx_Register_event_handler(ends, sizeof(ends) / sizeof(ends[0]), NULL, 0, process_ended, NULL, NULL);
 }
 
@@ -121,6 +137,7 @@ static shoal_status_t pmix_open(shoal_bootstrap_t **bootstrap_p)
         free(pmix);
         return status;
     }
+    atomic_store(&told, pmix);
     register_handler();
     pmix->base.method = method_name();
     pmix->base.rank   = (int)pmix->self.rank;
@@ -130,7 +147,8 @@ static shoal_status_t pmix_open(shoal_bootstrap_t **bootstrap_p)
 
 static void pmix_close(shoal_bootstrap_t *bootstrap)
 {
-    PMIx_Finalize(NULL, 0);
+    atomic_store(&told, NULL);
+    PMIx_Finalize(NULL, 0); /* joins the thread of the handler */
     free(bootstrap);
 }
 

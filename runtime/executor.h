@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Walks programs, step after step. The calling thread is the compute and host lanes: it runs ops in list order. One progress
- * thread serves the communication lanes: each lane's next collective starts when its edges allow, all of them advance
- * together, and the thread sleeps in the transport when nothing moves. Lanes meet in counters of finished ops; a lane wakes
- * another only after an op that the plan says somebody waits for.
+ * Walks programs, step after step. The calling thread is the compute and host lanes: it runs ops in
+ * list order. One progress thread serves the communication lanes: each lane's next collective
+ * starts when its edges allow, all of them advance together, and the thread sleeps in the transport
+ * when nothing moves. Lanes meet in counters of finished ops; a lane wakes another only after an op
+ * that the plan says somebody waits for.
  *
- * The executor allocates when created and never after. It times every op and every wait: that is the record and the trace.
+ * The executor allocates when created and never after. It times every op and every wait: that is
+ * the record and the trace.
  *
- * A device with a stream (kernels/device.h) is run differently: see executor_stream.c. It times single ops only on request.
+ * A device with a stream (kernels/device.h) is run differently: see executor_stream.c. It times
+ * single ops only on request.
  *
- * Errors end the run: a collective that fails, or that makes no progress for timeout_s (a hang), is SHOAL_ERR_PEER, logged with this
- * rank's op, its unit and the rank that it waits for. After an error the executor is fit only for destruction.
+ * Errors end the run: a collective that fails, whose peer is gone, or that makes no progress for
+ * timeout_s (a hang), is SHOAL_ERR_PEER, logged with this rank's op, its unit and the rank that it
+ * waits for. After an error the executor is fit only for destruction.
  */
 #ifndef SHOAL_RUNTIME_EXECUTOR_H
 #define SHOAL_RUNTIME_EXECUTOR_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "collectives/transport.h"
@@ -29,7 +34,8 @@ typedef struct {
     shoal_device_t    *device;
     shoal_transport_t *transport;
     const char       (*hosts)[64]; /* (nranks): to name peers; may be NULL */
-    shoal_board_t     *board;      /* devices with a stream: likewise; may be NULL */
+    shoal_board_t *board; /* devices with a stream: likewise, and to see who is gone; may be NULL */
+    const atomic_int *lost; /* likewise: 1 + a rank that is gone, else 0 (bootstrap.h); or NULL */
     char              *region;     /* of the device, step->total_nbytes; by the transport's `alloc`, where it has one */
     size_t             timeout_s;
     shoal_fetch_fn_t   fetch;

@@ -59,6 +59,17 @@ void           shoal_executor_forget_recordings(shoal_executor_t *executor);
 void           shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
 shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound_t *bound, shoal_times_t *times_p);
 
+/* Says, unless the status is SHOAL_OK, in which op that was; returns the status. */
+shoal_status_t shoal_executor_name_failure(const shoal_bound_t *bound, int32_t i,
+                                           shoal_status_t status);
+
+/*
+ * executor_wait.c: until everything enqueued is done. One rank sleeps until then. Among several,
+ * SHOAL_ERR_PEER, with all that is known, when a rank is lost, or when no queue has moved for
+ * timeout_s.
+ */
+shoal_status_t shoal_executor_await_stream(shoal_executor_t *executor, const shoal_bound_t *bound);
+
 /* A collective's arguments as a transport takes them: progress.c. */
 shoal_coll_t shoal_executor_coll(const shoal_node_t *node, void *const *args);
 

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/time.h"
@@ -132,7 +131,8 @@ shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_boun
     return stream->reserve_signals(device, program->nnodes + SHOAL_QUEUE_COUNT);
 }
 
-static shoal_status_t name_failure(const shoal_bound_t *bound, int32_t i, shoal_status_t status)
+shoal_status_t shoal_executor_name_failure(const shoal_bound_t *bound, int32_t i,
+                                           shoal_status_t status)
 {
     char what[128];
     if (status != SHOAL_OK) {
@@ -158,7 +158,9 @@ shoal_status_t shoal_executor_prepare_stream(shoal_executor_t *executor, const s
         if (bound->room != NULL) {
             SHOAL_TRY(stream->leave_room(device, bound->room[i]));
         }
-        SHOAL_TRY(name_failure(bound, i, stream->prepare(device, &node->op, bound->args[i], region + step->workspace_offset)));
+        SHOAL_TRY(shoal_executor_name_failure(
+            bound, i,
+            stream->prepare(device, &node->op, bound->args[i], region + step->workspace_offset)));
     }
     SHOAL_TRY(bound->room != NULL ? stream->leave_room(device, 0) : SHOAL_OK);
     return device->ops->synchronize(device);
@@ -318,9 +320,9 @@ static shoal_status_t enqueue(shoal_executor_t *executor, const shoal_bound_t *b
             SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, MARK_OPTIMIZER));
             optimizer = true;
         }
-        SHOAL_TRY(name_failure(bound, i, enqueue_node(executor, bound, i)));
+        SHOAL_TRY(shoal_executor_name_failure(bound, i, enqueue_node(executor, bound, i)));
         if (executor->config.check_every_op) {
-            SHOAL_TRY(name_failure(bound, i, device->ops->synchronize(device)));
+            SHOAL_TRY(shoal_executor_name_failure(bound, i, device->ops->synchronize(device)));
         }
         if (every_op && !is_collective(&program->nodes[i])) { /* collectives always have theirs */
             SHOAL_TRY(stream->mark(device, SHOAL_QUEUE_COMPUTE, after_op(i)));
@@ -363,143 +365,7 @@ static shoal_status_t launch(shoal_executor_t *executor, shoal_bound_t *bound)
     return device->ops->stream->replay(device, bound->recording);
 }
 
-/* ---- its end ---- */
-
-/* An error of the device shows up here, at the end of everything that was enqueued. */
-static shoal_status_t name_device_error(shoal_executor_t *executor, const shoal_bound_t *bound, shoal_status_t status)
-{
-    shoal_device_t *device = executor->config.device;
-    int             i      = device->ops->stream->last_note(device, SHOAL_QUEUE_COMPUTE);
-    if (i >= 0 && i < bound->program->nnodes) {
-        name_failure(bound, i, status);
-        shoal_error("or in an op of the same unit behind it; run.check_ops = true names the op");
-    }
-    return status;
-}
-
-static void name_place(const shoal_bound_t *bound, const char *who, shoal_queue_t queue, int i)
-{
-    char what[128];
-    if (i >= 0 && i < bound->program->nnodes) {
-        shoal_program_describe(bound->program, i, what, sizeof(what));
-        shoal_error("%s began last on the %s lane: %s", who, shoal_lane_name(bound->program->nodes[i].lane), what);
-    } else {
-        shoal_error("%s has begun nothing on the %s lane", who, shoal_lane_name((shoal_lane_t)queue));
-    }
-}
-
-static shoal_place_t place_of(shoal_executor_t *executor)
-{
-    shoal_place_t place = {.run = executor->run};
-    for (int queue = 0; queue < SHOAL_QUEUE_COUNT; queue++) {
-        place.notes[queue] = executor->config.device->ops->stream->last_note(executor->config.device, (shoal_queue_t)queue);
-    }
-    return place;
-}
-
-/* What a rank of this host has not done that this one waits for. Whether it is behind on any lane. */
-static bool name_if_behind(const shoal_executor_t *executor, const shoal_bound_t *bound, const shoal_place_t *mine, int rank)
-{
-    char          who[96];
-    shoal_place_t place;
-    bool          alive, behind = false;
-    if (!shoal_board_read(executor->config.board, rank, &place, &alive)) {
-        return false;
-    }
-    snprintf(who, sizeof(who), "rank %d", rank);
-    if (!alive || place.run < mine->run) {
-        shoal_error("%s %s", who, alive ? "has not begun the step that this rank is in" : "is gone");
-        return true;
-    }
-    for (int queue = SHOAL_QUEUE_GATHER; place.run == mine->run && queue <= SHOAL_QUEUE_REDUCE; queue++) {
-        if (place.notes[queue] < mine->notes[queue]) {
-            name_place(bound, who, (shoal_queue_t)queue, place.notes[queue]);
-            behind = true;
-        }
-    }
-    return behind;
-}
-
-/* Of this host only: what ranks of others have not done, their neighbours say. */
-static void name_who_is_behind(const shoal_executor_t *executor, const shoal_bound_t *bound, const shoal_place_t *mine)
-{
-    enum { GRACE_US = 100000 }; /* a process that was killed loses its connections a moment before it has ended */
-    bool any = false;
-    usleep(GRACE_US);
-    for (int r = 0; executor->config.board != NULL && r < executor->step->nranks; r++) {
-        any = (r != executor->step->rank && name_if_behind(executor, bound, mine, r)) || any;
-    }
-    if (!any) {
-        shoal_error("no rank of this host is seen to be behind this one");
-    }
-}
-
-/* By transports that know. */
-static void name_awaited(const shoal_executor_t *executor, shoal_queue_t queue)
-{
-    int peer = executor->config.transport->ops->waits_for(executor->comms[queue]);
-    if (peer >= 0) {
-        shoal_error("the %s lane waits for rank %d on %s", shoal_lane_name((shoal_lane_t)queue), peer,
-                    executor->config.hosts != NULL ? executor->config.hosts[peer] : "an unknown host");
-    }
-}
-
-static shoal_status_t name_peer_error(shoal_executor_t *executor, const shoal_bound_t *bound, const char *verb)
-{
-    shoal_place_t mine = place_of(executor);
-    shoal_error("%s", verb);
-    name_place(bound, "this rank", SHOAL_QUEUE_GATHER, mine.notes[SHOAL_QUEUE_GATHER]);
-    name_place(bound, "this rank", SHOAL_QUEUE_REDUCE, mine.notes[SHOAL_QUEUE_REDUCE]);
-    name_awaited(executor, SHOAL_QUEUE_GATHER);
-    name_awaited(executor, SHOAL_QUEUE_REDUCE);
-    name_who_is_behind(executor, bound, &mine);
-    return SHOAL_ERR_PEER;
-}
-
-/* Looks where the queues are and tells the neighbours. Whether any has moved: a step may take as long as it likes, its parts may not. */
-static bool has_moved(shoal_executor_t *executor, shoal_place_t *place)
-{
-    shoal_place_t now = place_of(executor);
-    bool          moved = memcmp(&now, place, sizeof(now)) != 0;
-    if (moved && executor->config.board != NULL) {
-        shoal_board_post(executor->config.board, &now);
-    }
-    *place = now;
-    return moved;
-}
-
-/* One rank sleeps until the device is done. Among several it looks for lost peers and the time meanwhile. */
-static shoal_status_t await_end(shoal_executor_t *executor, const shoal_bound_t *bound)
-{
-    enum { NAP_US = 200 };
-    shoal_device_t    *device    = executor->config.device;
-    shoal_transport_t *transport = executor->config.transport;
-    shoal_status_t     status    = SHOAL_IN_PROGRESS;
-    int64_t            moved_ns  = shoal_time_ns();
-    shoal_place_t      place     = {.run = -1};
-    int                moved     = 0;
-    if (executor->step->nranks == 1) {
-        status = device->ops->synchronize(device);
-        return status == SHOAL_OK ? SHOAL_OK : name_device_error(executor, bound, status);
-    }
-    while ((status = device->ops->stream->poll(device)) == SHOAL_IN_PROGRESS) {
-        if (transport->ops->progress(transport, &moved) != SHOAL_OK) {
-            return name_peer_error(executor, bound, "stopped");
-        }
-        moved_ns = has_moved(executor, &place) ? shoal_time_ns() : moved_ns;
-        if (shoal_ms_since(moved_ns) * 1e-3 > (double)executor->config.timeout_s) {
-            char verb[64];
-            snprintf(verb, sizeof(verb), "hangs: no layer or collective has begun for %zu s", executor->config.timeout_s);
-            return name_peer_error(executor, bound, verb);
-        }
-        usleep(NAP_US);
-    }
-    if (status != SHOAL_OK) {
-        return name_device_error(executor, bound, status);
-    }
-    /* Queues may have come to their end because an error let them go. */
-    return transport->ops->progress(transport, &moved) == SHOAL_OK ? SHOAL_OK : name_peer_error(executor, bound, "stopped");
-}
+/* ---- its times ---- */
 
 static shoal_status_t add_between(shoal_device_t *device, int from, int to, double *sum_p)
 {
@@ -564,7 +430,7 @@ shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound
     if (executor->config.fetch_ahead != NULL) {
         executor->config.fetch_ahead(executor->config.fetch_context);
     }
-    SHOAL_TRY(await_end(executor, bound));
+    SHOAL_TRY(shoal_executor_await_stream(executor, bound));
     times.total = shoal_ms_since(executor->run_start_ns);
     SHOAL_TRY(read_times(executor, bound, &times));
     if (executor->every_op) {

@@ -310,6 +310,7 @@ static shoal_status_t connect(shoal_trainer_t *trainer)
         .transport     = trainer->transport,
         .hosts         = (const char (*)[64])trainer->bootstrap->hosts,
         .board         = trainer->board,
+        .lost          = &trainer->bootstrap->lost,
         .region        = trainer->region,
         .timeout_s     = trainer->spec->run.timeout_s,
         .fetch         = fetch,

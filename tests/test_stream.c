@@ -7,12 +7,13 @@
  */
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-/* after the five above */
+/* after the eight above */
 #include <cmocka.h>
 
 #include "kernels/device.h"
@@ -338,6 +339,50 @@ static void test_hang(void **state)
 }
 
 /*
+ * Rank 1 is killed behind the second step, which a replay follows. NCCL's kernels tell the others
+ * nothing.
+ */
+static void kill_rank(size_t step)
+{
+    if (step == 2 && train_run_world->rank == 1) {
+        raise(SIGKILL);
+    }
+}
+
+static void test_killed_rank(void **state)
+{
+    (void)state;
+    char        host[SHOAL_HOST_NBYTES] = "", expected[128];
+    train_run_after_step = kill_rank;
+    const char *text     = fail_with(5, 3, "", "run.timeout_s=600");
+    train_run_after_step = NULL;
+    gethostname(host, sizeof(host) - 1);
+    snprintf(expected, sizeof(expected), "stopped: rank 1 on %s is gone", host);
+    assert_contains(text, expected);
+    assert_contains(strstr(text, expected) + 1, expected); /* both of the others */
+    assert_contains(text, "this rank began last on the");
+}
+
+/*
+ * As above, but of a rank that only the launcher sees: it says so from the start, and that counts
+ * once somebody waits.
+ */
+static void say_lost(size_t step)
+{
+    (void)step;
+    atomic_store(&train_run_world->lost, 1 + 1);
+}
+
+static void test_lost_by_the_launchers_word(void **state)
+{
+    (void)state;
+    train_run_after_step = say_lost;
+    const char *text     = fail_with(5, 2, "mute=1:40", "run.timeout_s=600");
+    train_run_after_step = NULL;
+    assert_contains(text, "stopped: rank 1 on ");
+}
+
+/*
  * A replay that hangs on both communicators, and then everything is put away: no wait for the
  * queues, nor for the other rank. The stand-in ends a process that would wait for ever with 97.
  */
@@ -379,6 +424,8 @@ int main(void)
         cmocka_unit_test(test_reserve),
         cmocka_unit_test(test_several_ranks),
         cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_killed_rank),
+        cmocka_unit_test(test_lost_by_the_launchers_word),
         cmocka_unit_test(test_ends_in_order_after_a_hang),
         cmocka_unit_test(test_wrong_memory),
     };

@@ -17,6 +17,7 @@
 
 void (*train_run_after_step)(size_t step);
 bool train_run_orderly;
+shoal_bootstrap_t *train_run_world;
 
 typedef struct {
     const char *const *words;
@@ -105,7 +106,8 @@ static int rank_main(void *argument)
     shoal_bootstrap_t *bootstrap;
     shoal_status_t     status = shoal_bootstrap_open("auto", &bootstrap);
     if (status == SHOAL_OK) {
-        status = train(argument, bootstrap);
+        train_run_world = bootstrap;
+        status          = train(argument, bootstrap);
         shoal_bootstrap_close(bootstrap);
     }
     return shoal_status_exit_code(status);

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "runtime/bootstrap.h"
+
 enum { TRAIN_RUN_MAX_STEPS = 16, TRAIN_RUN_MAX_WORDS = 48 };
 
 typedef struct {
@@ -24,6 +26,9 @@ typedef struct {
 
 /* NULL, or what every rank calls behind each step. */
 extern void (*train_run_after_step)(size_t step);
+
+/* Of a rank: how it found the others. For those who are called behind a step. */
+extern shoal_bootstrap_t *train_run_world;
 
 /*
  * Whether ranks put everything away after an error among the steps too; else they end at once, as
