@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * NCCL between GPUs, one rank per process. A group is a communicator of its own, made without blocking so that a peer that never
- * comes ends in an error and not in silence; collectives are enqueued on the device's queue, and `progress` asks each communicator
- * whether it has met an error since.
+ * NCCL between GPUs, one rank per process. A group is a communicator of its own, made without
+ * blocking so that a peer that never comes ends in an error and not in silence; collectives are
+ * enqueued on the device's queue, and `progress` asks each communicator whether it has met an error
+ * since.
  *
  * The wire type is the sum's type here: NCCL adds bf16 in bf16.
  *
- * Memory is of NCCL's allocator, and on one host with a GPU per rank a symmetric window of each communicator, from and to which it
- * moves data without copies of its own; gathers then need no multiprocessor (its zero CTA policy: the copy engines move them).
+ * Memory is of NCCL's allocator, and on one host with a GPU per rank a symmetric window of each
+ * communicator, from and to which it moves data without copies of its own; with its zero CTA policy
+ * the copy engines move gathers then, which need no multiprocessor.
  */
 #include <nccl.h>
 #include <sched.h>
@@ -20,7 +22,7 @@
 #include "base/time.h"
 #include "collectives/backends.h"
 
-enum { MAX_COMMS = 16, POLL_US = 50, NAP_US = 100 };
+enum { MAX_COMMS = 16, POLL_US = 50, NAP_US = 100, CAUSE_NBYTES = 256 };
 
 /*
  * Channels, proxies and registrations of one communicator take 0.5 to 1.5 GB, by the number of
@@ -32,7 +34,9 @@ typedef struct {
     shoal_comm_t base;
     ncclComm_t   nccl;   /* NULL: aborted */
     ncclWindow_t window; /* NULL: none */
-    int          size;
+    int          size, rank, root; /* root: the rank of the job that makes the id */
+    int          tag;
+    shoal_comm_use_t use;
 } nccl_comm_t;
 
 typedef struct {
@@ -60,41 +64,50 @@ static bool is_want_of_memory(ncclResult_t result, const char *last_words)
             strstr(last_words, "Failed to CUDA") != NULL);
 }
 
-/* ncclInProgress is no error. A communicator tells more of its own errors than the call that met them. */
+/*
+ * What is to be said of a failed call: a communicator tells more of its own errors than the call
+ * that met them.
+ */
+static void describe(char text[CAUSE_NBYTES], ncclResult_t result, ncclComm_t comm,
+                     const char *call)
+{
+    const char *more = ncclGetLastError(comm);
+    snprintf(text, CAUSE_NBYTES, "%s: %s%s%s", call, ncclGetErrorString(result),
+             more != NULL && more[0] != '\0' ? ": " : "", more != NULL ? more : "");
+}
+
+/* ncclInProgress is no error. */
 static shoal_status_t check(nccl_transport_t *transport, ncclResult_t result, ncclComm_t comm, const char *call)
 {
+    char cause[CAUSE_NBYTES];
     if (result == ncclSuccess || result == ncclInProgress) {
         return SHOAL_OK;
     }
-    const char *more  = ncclGetLastError(comm);
     transport->failed = true;
-    shoal_error("nccl: %s: %s%s%s", call, ncclGetErrorString(result), more != NULL && more[0] != '\0' ? ": " : "", more != NULL ? more : "");
-    if (is_want_of_memory(result, more)) {
+    describe(cause, result, comm, call);
+    shoal_error("nccl: %s", cause);
+    if (is_want_of_memory(result, ncclGetLastError(comm))) {
         return SHOAL_ERR_NO_MEMORY;
     }
     return result == ncclRemoteError || result == ncclSystemError ? SHOAL_ERR_PEER : SHOAL_ERR_INTERNAL;
 }
 
 /*
- * A communicator may still be at work on the last call, and must be left alone until it is done. An
- * ordinary collective takes it some tens of microseconds, in a thread of its own; so the first
- * while is spent asking, and only a longer wait, for other ranks, sleeps.
+ * A communicator may still be at work on the last call, and must be left alone until it is done:
+ * the state that it ends in, or ncclInProgress if the other ranks have not come within patience_s.
+ * An ordinary collective takes some tens of microseconds, in a thread of NCCL's; so the first while
+ * is spent asking, and only a longer wait, for other ranks, sleeps.
  */
-static shoal_status_t settle(nccl_transport_t *transport, nccl_comm_t *comm, const char *call)
+static ncclResult_t await(const nccl_transport_t *transport, const nccl_comm_t *comm)
 {
     int64_t      start = shoal_time_ns();
     ncclResult_t state = ncclInProgress;
     for (;;) {
-        SHOAL_TRY(check(transport, ncclCommGetAsyncError(comm->nccl, &state), comm->nccl, "ncclCommGetAsyncError"));
-        SHOAL_TRY(check(transport, state, comm->nccl, call));
-        if (state == ncclSuccess) {
-            return SHOAL_OK;
-        }
-        double waited_ms = shoal_ms_since(start);
-        if (waited_ms * 1e-3 > transport->config.patience_s) {
-            transport->failed = true;
-            shoal_error("nccl: %s: waited %.0f s for the other ranks", call, transport->config.patience_s);
-            return SHOAL_ERR_PEER;
+        ncclResult_t asked     = ncclCommGetAsyncError(comm->nccl, &state);
+        double       waited_ms = shoal_ms_since(start);
+        if (asked != ncclSuccess || state != ncclInProgress ||
+            waited_ms * 1e-3 > transport->config.patience_s) {
+            return asked != ncclSuccess ? asked : state;
         }
         if (waited_ms * 1e3 < POLL_US) {
             sched_yield();
@@ -102,6 +115,18 @@ static shoal_status_t settle(nccl_transport_t *transport, nccl_comm_t *comm, con
             usleep(NAP_US);
         }
     }
+}
+
+static shoal_status_t settle(nccl_transport_t *transport, nccl_comm_t *comm, const char *call)
+{
+    ncclResult_t state = await(transport, comm);
+    if (state == ncclInProgress) {
+        transport->failed = true;
+        shoal_error("nccl: %s: waited %.0f s for the other ranks", call,
+                    transport->config.patience_s);
+        return SHOAL_ERR_PEER;
+    }
+    return check(transport, state, comm->nccl, call);
 }
 
 static bool shares_gpu(void)
@@ -164,19 +189,19 @@ static size_t nccl_staging_nbytes(const shoal_coll_t *coll, int size)
 }
 
 /* The group's first rank makes the id; all ranks of the job learn it. */
-static shoal_status_t agree_on_id(nccl_transport_t *transport, const int *ranks, ncclUniqueId *id_p)
+static shoal_status_t agree_on_id(nccl_transport_t *transport, int root, ncclUniqueId *id_p)
 {
     const shoal_peers_t *peers = transport->peers;
     ncclUniqueId         mine, *all = malloc((size_t)peers->size * sizeof(*all));
     shoal_status_t       status = all != NULL ? SHOAL_OK : SHOAL_ERR_NO_MEMORY;
     memset(&mine, 0, sizeof(mine));
-    if (status == SHOAL_OK && ranks[0] == peers->rank) {
+    if (status == SHOAL_OK && root == peers->rank) {
         status = check(transport, ncclGetUniqueId(&mine), NULL, "ncclGetUniqueId");
     }
     if (all != NULL) { /* also after an error: the others wait */
         shoal_status_t exchanged = peers->exchange(peers->context, &mine, sizeof(mine), all);
         status                   = status != SHOAL_OK ? status : exchanged;
-        *id_p                    = all[ranks[0]];
+        *id_p                    = all[root];
     }
     free(all);
     return status;
@@ -189,9 +214,6 @@ static void configure(const nccl_transport_t *transport, shoal_comm_use_t use, n
                                    [SHOAL_CTA_EFFICIENCY] = NCCL_CTA_POLICY_EFFICIENCY,
                                    [SHOAL_CTA_ZERO]       = NCCL_CTA_POLICY_ZERO};
     shoal_cta_policy_t policy = transport->config.gather_policy;
-    if (policy == SHOAL_CTA_AUTO && transport->windows) {
-        policy = SHOAL_CTA_ZERO;
-    }
     if (transport->config.max_ctas[use] > 0) {
         config->maxCTAs = transport->config.max_ctas[use];
     }
@@ -200,21 +222,18 @@ static void configure(const nccl_transport_t *transport, shoal_comm_use_t use, n
     }
 }
 
-static shoal_status_t init_rank(nccl_transport_t *transport, nccl_comm_t *comm, const shoal_group_t *group)
+static shoal_status_t init_rank(nccl_transport_t *transport, nccl_comm_t *comm)
 {
     char         name[32];
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    int          rank   = 0;
-    SHOAL_TRY(agree_on_id(transport, group->ranks, &id));
-    while (group->ranks[rank] != transport->peers->rank) {
-        rank++;
-    }
-    snprintf(name, sizeof(name), "shoal.%d", group->tag);
+    SHOAL_TRY(agree_on_id(transport, comm->root, &id));
+    snprintf(name, sizeof(name), "shoal.%d", comm->tag);
     config.blocking = 0;
     config.commName = name;
-    configure(transport, group->use, &config);
-    SHOAL_TRY(check(transport, ncclCommInitRankConfig(&comm->nccl, comm->size, id, rank, &config), NULL, "ncclCommInitRankConfig"));
+    configure(transport, comm->use, &config);
+    ncclResult_t result = ncclCommInitRankConfig(&comm->nccl, comm->size, id, comm->rank, &config);
+    SHOAL_TRY(check(transport, result, NULL, "ncclCommInitRankConfig"));
     return settle(transport, comm, "ncclCommInitRankConfig");
 }
 
@@ -224,6 +243,7 @@ static void drop_window(nccl_transport_t *transport, nccl_comm_t *comm)
               "ncclCommWindowDeregister") == SHOAL_OK) {
         settle(transport, comm, "ncclCommWindowDeregister");
     }
+    comm->window = NULL;
 }
 
 /*
@@ -289,10 +309,16 @@ static shoal_status_t nccl_comm_create(shoal_transport_t *base, const shoal_grou
         shoal_error("nccl: out of memory");
         return SHOAL_ERR_NO_MEMORY;
     }
-    comm->base.transport   = base;
-    comm->size             = group->size;
+    *comm = (nccl_comm_t){.base = {base},
+                          .size = group->size,
+                          .root = group->ranks[0],
+                          .tag  = group->tag,
+                          .use  = group->use};
+    while (group->ranks[comm->rank] != transport->peers->rank) {
+        comm->rank++;
+    }
     transport->comms[slot] = comm;
-    shoal_status_t status  = init_rank(transport, comm, group);
+    shoal_status_t status  = init_rank(transport, comm);
     if (status != SHOAL_OK) {
         transport->failed = true;
         nccl_comm_destroy(&comm->base);
@@ -322,16 +348,106 @@ static void nccl_free(shoal_transport_t *base, void *memory)
 }
 
 /* Where GPUs do not reach each other's memory NCCL answers NULL, or, as its version will have it, registers with this rank alone. */
+static ncclResult_t register_window(nccl_transport_t *transport, nccl_comm_t *comm, void *memory,
+                                    size_t nbytes)
+{
+    ncclResult_t result = ncclCommWindowRegister(comm->nccl, memory, nbytes, &comm->window,
+                                                 NCCL_WIN_COLL_SYMMETRIC);
+    return result == ncclSuccess || result == ncclInProgress ? await(transport, comm) : result;
+}
+
+/* What a rank's registration came to. */
+typedef struct {
+    ncclResult_t result; /* ncclInProgress: it has waited in vain */
+    char         cause[CAUSE_NBYTES];
+} verdict_t;
+
+/* The first rank that failed by itself, or else the first that met another one's end, or -1. */
+static int first_to_fail(const verdict_t *verdicts, int nranks)
+{
+    for (int any = 0; any < 2; any++) {
+        for (int r = 0; r < nranks; r++) {
+            ncclResult_t result = verdicts[r].result;
+            bool         own    = result != ncclRemoteError && result != ncclInProgress;
+            if (result != ncclSuccess && (own || any)) {
+                return r;
+            }
+        }
+    }
+    return -1;
+}
+
+/*
+ * All ranks learn whether all have a window. One that has not aborts its communicator first: others
+ * may wait for it in theirs.
+ */
+static shoal_status_t agree_on_windows(nccl_transport_t *transport, nccl_comm_t *comm,
+                                       ncclResult_t result, bool *all_p)
+{
+    const shoal_peers_t *peers    = transport->peers;
+    verdict_t            mine     = {.result = result};
+    verdict_t           *verdicts = malloc((size_t)peers->size * sizeof(*verdicts));
+    if (verdicts == NULL) {
+        shoal_error("nccl: out of memory");
+        return SHOAL_ERR_NO_MEMORY;
+    }
+    if (result != ncclSuccess) {
+        describe(mine.cause, result, comm->nccl, "ncclCommWindowRegister");
+        ncclCommAbort(comm->nccl);
+        comm->nccl = NULL;
+    }
+    shoal_status_t status = peers->exchange(peers->context, &mine, sizeof(mine), verdicts);
+    int            failed = status == SHOAL_OK ? first_to_fail(verdicts, peers->size) : -1;
+    if (failed >= 0 && peers->rank == 0) {
+        shoal_warn("nccl: no symmetric windows: rank %d: %s; all ranks go on as with "
+                   "parallel.windows = off",
+                   failed, verdicts[failed].cause);
+    }
+    *all_p = failed < 0;
+    free(verdicts);
+    return status;
+}
+
+/*
+ * A communicator whose registration has failed on some rank is of no use any more: another one
+ * takes its place.
+ */
+static shoal_status_t go_without_windows(nccl_transport_t *transport, nccl_comm_t *comm)
+{
+    transport->windows = false;
+    for (int slot = 0; slot < MAX_COMMS; slot++) {
+        if (transport->comms[slot] != NULL && transport->comms[slot]->nccl != NULL &&
+            transport->comms[slot]->window != NULL) {
+            drop_window(transport, transport->comms[slot]);
+        }
+    }
+    if (comm->nccl != NULL) {
+        ncclCommAbort(comm->nccl);
+    }
+    comm->nccl   = NULL;
+    comm->window = NULL;
+    shoal_status_t status = init_rank(transport, comm); /* also after an error: the others wait */
+    return status == SHOAL_OK && transport->failed ? SHOAL_ERR_INTERNAL : status;
+}
+
 static shoal_status_t nccl_attach(shoal_comm_t *base, void *memory, size_t nbytes)
 {
     nccl_comm_t      *comm      = (nccl_comm_t *)base;
     nccl_transport_t *transport = nccl_of(base->transport);
+    bool              all       = true;
     if (!transport->windows) {
         return SHOAL_OK;
     }
-    ncclResult_t result = ncclCommWindowRegister(comm->nccl, memory, nbytes, &comm->window, NCCL_WIN_COLL_SYMMETRIC);
-    SHOAL_TRY(check(transport, result, comm->nccl, "ncclCommWindowRegister"));
-    SHOAL_TRY(settle(transport, comm, "ncclCommWindowRegister"));
+    ncclResult_t result = register_window(transport, comm, memory, nbytes);
+    if (transport->config.windows == SHOAL_WINDOWS_ON) {
+        SHOAL_TRY(check(transport, result == ncclInProgress ? ncclRemoteError : result, comm->nccl,
+                        "ncclCommWindowRegister"));
+    } else {
+        SHOAL_TRY(agree_on_windows(transport, comm, result, &all));
+    }
+    if (!all) {
+        return go_without_windows(transport, comm);
+    }
     if (comm->window != NULL) {
         shoal_trace("nccl: %zu bytes are registered with a communicator", nbytes);
         return SHOAL_OK;

@@ -55,10 +55,16 @@ typedef struct {
 /* What a group is for: a transport may give the two communication lanes of a step different shares of a GPU. */
 typedef enum { SHOAL_COMM_ANY, SHOAL_COMM_GATHER, SHOAL_COMM_REDUCE, SHOAL_COMM_USES } shoal_comm_use_t;
 
-/* NCCL's ways to choose thread blocks (CTAs). AUTO: ZERO where windows are asked for, else it chooses. */
+/*
+ * NCCL's ways to choose thread blocks (CTAs). AUTO: it chooses. ZERO: gathers go by the copy
+ * engines, where windows are registered.
+ */
 typedef enum { SHOAL_CTA_AUTO, SHOAL_CTA_DEFAULT, SHOAL_CTA_EFFICIENCY, SHOAL_CTA_ZERO } shoal_cta_policy_t;
 
-/* Whether groups register memory with their members (`attach`). AUTO: if all ranks are on one host, a GPU each. */
+/*
+ * Whether groups register memory with their members (`attach`). AUTO: if all ranks are on one host,
+ * a GPU each, and as far as it works.
+ */
 typedef enum { SHOAL_WINDOWS_AUTO, SHOAL_WINDOWS_OFF, SHOAL_WINDOWS_ON } shoal_windows_t;
 
 /* What the user may say about a transport. All but patience_s is NCCL's: the others use no GPU's multiprocessors, and ignore it. */
@@ -126,9 +132,11 @@ typedef struct {
     shoal_status_t (*alloc)(shoal_transport_t *transport, size_t nbytes, void **memory_p);
     void (*free)(shoal_transport_t *transport, void *memory);
     /*
-     * Tells a group of the memory from `alloc` that its collectives will work on; once per comm. Collective over the members, who pass
-     * the same size and will use the same offsets. What it gains is speed: a group that has no use for it says so in the log, and
-     * SHOAL_OK, unless the user insists (SHOAL_WINDOWS_ON: SHOAL_ERR_CONFIG). NULL slot: nothing to gain.
+     * Tells a group of the memory from `alloc` that its collectives will work on; once per comm.
+     * Collective over the members, who pass the same size and will use the same offsets. What it
+     * gains is speed: a group that has no use for it, or of which a member cannot do it, says so in
+     * the log, and SHOAL_OK, unless the user insists (SHOAL_WINDOWS_ON: an error). NULL slot:
+     * nothing to gain.
      */
     shoal_status_t (*attach)(shoal_comm_t *comm, void *memory, size_t nbytes);
     /* Queue: what the device calls it (kernels/device.h, `native`). NULL slot: the transport works on host memory. */

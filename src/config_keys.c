@@ -86,9 +86,9 @@ const shoal_key_t shoal_keys[] = {
          "NCCL: thread blocks of a gather at most, and multiprocessors that matmuls beside one leave free; 0: its choice, and none"),
     SIZE(parallel, reduce_ctas, 0, 32, "0", "NCCL: likewise for reductions"),
     ENUM(parallel, gather_policy, CHOICES("auto", "default", "efficiency", "zero"), "auto",
-         "NCCL: its CTA policy for gathers; auto: zero where windows are asked for, else its choice"),
+         "NCCL: its CTA policy for gathers; auto: its choice; zero: by the copy engines, with windows"),
     ENUM(parallel, windows, CHOICES("auto", "off", "on"), "auto",
-         "NCCL: register memory as symmetric windows; auto: if all ranks are on one host, a GPU each"),
+         "NCCL: register memory as symmetric windows; auto: if all ranks are on one host, a GPU each, and can"),
 
     {"optim.name", .offset = offsetof(shoal_spec_t, optim.kind), .type = SHOAL_KEY_ENUM,
      .choices = CHOICES("adamw", "adana", "dana-mk4", "dana-star", "dana-star-mk4"), .fallback = "dana-star-mk4",

@@ -121,6 +121,40 @@ static void test_no_windows(void **state)
     unsetenv("SHOAL_SHARE_GPU");
 }
 
+/*
+ * A rank's first or second registration fails: all ranks go on without windows, with the same bits,
+ * and one says why.
+ */
+static void test_window_refused(void **state)
+{
+    (void)state;
+    static const char *const machines[] = {"devices=3,unregistered=1:1",
+                                           "devices=3,unregistered=2:2"};
+    train_run_t              without, run;
+    assert_int_equal(run_on(3, "devices=3",
+                            "batch.local=4 run.steps=2 run.tune=false parallel.windows=off",
+                            &without),
+                     0);
+    for (int i = 0; i < 2; i++) {
+        char expected[128];
+        capture_begin();
+        int         code = run_on(3, machines[i],
+                                  "batch.local=4 run.steps=2 run.tune=false run.timeout_s=60", &run);
+        const char *text = capture_end();
+        snprintf(
+            expected, sizeof(expected),
+            "nccl: no symmetric windows: rank %d: ncclCommWindowRegister: unhandled cuda error: ",
+            i + 1);
+        assert_int_equal(code, 0);
+        assert_int_equal(count(text, expected), 1);
+        assert_null(strstr(text, "shoal: error"));
+        assert_memory_equal(run.losses, without.losses, sizeof(run.losses));
+    }
+    const char *text = fail_with(1, "devices=2,unregistered=1:1",
+                                 "parallel.windows=on run.timeout_s=60");
+    assert_contains(text, "nccl: ncclCommWindowRegister: unhandled cuda error: ");
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -351,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_ways),
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_no_windows),
+        cmocka_unit_test(test_window_refused),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_reserve),
         cmocka_unit_test_setup_teardown(test_room, enter_directory, leave_directory),

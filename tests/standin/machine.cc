@@ -21,7 +21,7 @@ cudaError_t              sticky = cudaSuccess;
 thread_local cudaError_t last   = cudaSuccess;
 thread_local int         device = 0;
 
-const std::string known[] = {"devices", "driver", "capability", "memory", "name", "seed", "fault", "mute",
+const std::string known[] = {"devices", "driver", "capability", "memory", "name", "seed", "fault", "mute", "unregistered",
                              "graph_takes", "comm_takes",
                              "matmul_takes", "parts"};
 

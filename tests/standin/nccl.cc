@@ -288,6 +288,18 @@ coll_t make_coll(standin::coll_kind_t kind, ncclDataType_t type, size_t count, c
 
 /* ---- windows ---- */
 
+/*
+ * unregistered=RANK:N: whether the window that this process registers now, counted over all its
+ * communicators, cannot be.
+ */
+bool unregistered(int rank)
+{
+    static int  registered = 0;
+    std::string text       = standin::setting_text("unregistered", "");
+    int         who = -1, number = 0, count = ++registered;
+    return sscanf(text.c_str(), "%d:%d", &who, &number) == 2 && who == rank && number == count;
+}
+
 /* The allocation of ncclMemAlloc that holds this, or the end of the list. */
 std::map<const uint8_t *, size_t>::const_iterator find_allocation(const uint8_t *memory, size_t nbytes)
 {
@@ -514,6 +526,11 @@ ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *memory, size_t nbytes
     }
     if (allocation == allocations.end() || uintptr_t(memory) % NCCL_WIN_REQUIRED_ALIGNMENT != 0) {
         return refuse(ncclInvalidArgument, "ncclCommWindowRegister: %zu bytes at %p are not of ncclMemAlloc, or not aligned", nbytes, memory);
+    }
+    if (unregistered(comm->group->rank)) {
+        return defer(comm, "ncclCommWindowRegister", [] {
+            return refuse(ncclUnhandledCudaError, "a window cannot be registered here");
+        });
     }
     standin::window_t wanted = {size_t(start_address - allocation->first), nbytes, flags};
     *window_p                = nullptr;

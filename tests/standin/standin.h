@@ -15,6 +15,7 @@
  * SHOAL_STANDIN, a comma-separated list, makes the machine: devices=N (1), driver=V (13000; 0: none), capability=V (90), memory=BYTES
  * (8 GiB, of each device and for each process alone), name=TEXT ("NVIDIA H200, a stand-in"; without a comma), seed=N (1), fault=N (the N-th
  * kernel to run, counted from 1, is an illegal access, which is sticky), mute=RANK:N (the rank's N-th collective never begins),
+ * unregistered=RANK:N (the rank's N-th window cannot be registered),
  * graph_takes=BYTES, comm_takes=BYTES, matmul_takes=BYTES (0: device memory that an instantiated graph, a communicator, the process's first
  * matmul keeps for itself), parts=1 (the devices are parts of one GPU, at one PCI address). It is read at the process's first call.
  *
