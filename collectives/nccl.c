@@ -44,6 +44,7 @@ typedef struct {
     const shoal_peers_t     *peers;
     shoal_transport_config_t config;
     bool                     windows; /* to be registered */
+    bool                     ordered; /* settle_order was called */
     nccl_comm_t             *comms[MAX_COMMS]; /* NULL where one was destroyed */
     bool                     failed;           /* communicators can only be aborted */
 } nccl_transport_t;
@@ -152,6 +153,41 @@ static void pose_as_a_host(int rank)
     setenv("NCCL_HOSTID", name, 0);
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
         setenv(settings[i][0], settings[i][1], 0);
+    }
+}
+
+static void say_that_bits_may_differ(const char *name, const char *value)
+{
+    shoal_warn("nccl: %s=%s stays as it is set: where switches add, sums may differ from call to "
+               "call, run.deterministic or not",
+               name, value);
+}
+
+/*
+ * What switches add up (NVLS, its multimem loads in symmetric kernels, CollNet) comes in no order
+ * that NCCL or CUDA promises. Everything else adds in the order of its ring, its tree or its ranks.
+ * NCCL_NVLS_ENABLE covers all of the first, for the whole process; CollNet is off unless asked for.
+ * Called after the first ncclMemAlloc, with which NCCL has put its configuration files into the
+ * environment.
+ */
+static void settle_order(const nccl_transport_t *transport)
+{
+    const char *nvls = getenv("NCCL_NVLS_ENABLE"), *collnet = getenv("NCCL_COLLNET_ENABLE");
+    bool        speaks = transport->peers->rank == 0;
+    if (!transport->config.deterministic) {
+        return;
+    }
+    if (nvls == NULL) {
+        setenv("NCCL_NVLS_ENABLE", "0", 0);
+        if (speaks) {
+            shoal_info("nccl: NCCL_NVLS_ENABLE=0, so that sums come out alike in every run "
+                       "(run.deterministic)");
+        }
+    } else if (speaks && strcmp(nvls, "0") != 0) {
+        say_that_bits_may_differ("NCCL_NVLS_ENABLE", nvls);
+    }
+    if (speaks && collnet != NULL && strcmp(collnet, "0") != 0) {
+        say_that_bits_may_differ("NCCL_COLLNET_ENABLE", collnet);
     }
 }
 
@@ -318,7 +354,11 @@ static shoal_status_t nccl_comm_create(shoal_transport_t *base, const shoal_grou
         comm->rank++;
     }
     transport->comms[slot] = comm;
-    shoal_status_t status  = init_rank(transport, comm);
+    if (!transport->ordered) {
+        settle_order(transport);
+        transport->ordered = true;
+    }
+    shoal_status_t status = init_rank(transport, comm);
     if (status != SHOAL_OK) {
         transport->failed = true;
         nccl_comm_destroy(&comm->base);

@@ -74,6 +74,8 @@ typedef struct {
     int                max_ctas[SHOAL_COMM_USES]; /* of a group's collectives; 0: the library chooses */
     shoal_cta_policy_t gather_policy;             /* of groups for SHOAL_COMM_GATHER */
     shoal_windows_t    windows;
+    bool deterministic; /* the same bits in every run, where the user's own settings of NCCL do not
+                           forbid it */
 } shoal_transport_config_t;
 
 /*

@@ -190,7 +190,8 @@ shoal_transport_config_t shoal_transport_config(const shoal_spec_t *spec)
                                       .max_ctas      = {[SHOAL_COMM_GATHER] = (int)spec->parallel.gather_ctas,
                                                         [SHOAL_COMM_REDUCE] = (int)spec->parallel.reduce_ctas},
                                       .gather_policy = spec->parallel.gather_policy,
-                                      .windows       = spec->parallel.windows};
+                                      .windows       = spec->parallel.windows,
+                                      .deterministic = spec->run.deterministic};
 }
 
 static shoal_status_t open_device(shoal_trainer_t *trainer)

@@ -126,7 +126,7 @@ const shoal_key_t shoal_keys[] = {
     SIZE(run, head_chunk, 0, MANY, "0",
          "tokens per chunk of the fused head and loss; 0: as suits the device, on a GPU 4096 or more"),
     BOOL(run, graph, "true", "GPU: record a step and replay it, the bits are the same; among several ranks with NCCL only"),
-    BOOL(run, deterministic, "true", "GPU: only kernels whose bits are the same in every run"),
+    BOOL(run, deterministic, "true", "GPU: only kernels whose bits are the same in every run, NCCL without NVLS"),
     ENUM(run, attention, CHOICES("auto", "cudnn", "own"), "auto",
          "GPU: what runs attention in bf16; auto: cuDNN, and an error without it on sm_80 and sm_90; own: slower kernels"),
     BOOL(run, tune, "true", "GPU: time the candidates for each matmul once and remember the fastest"),

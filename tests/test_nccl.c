@@ -155,6 +155,49 @@ static void test_window_refused(void **state)
     assert_contains(text, "nccl: ncclCommWindowRegister: unhandled cuda error: ");
 }
 
+/* ---- sums in switches ---- */
+
+/*
+ * Whether three ranks come to the same bits on two machines whose switches add in different orders.
+ */
+static bool same_bits(const char *words, char *text, size_t nbytes)
+{
+    train_run_t runs[2];
+    capture_begin();
+    int one = run_on(3, "devices=3,seed=1", words, &runs[0]),
+        two = run_on(3, "devices=3,seed=2", words, &runs[1]);
+    snprintf(text, nbytes, "%s", capture_end());
+    assert_int_equal(one, 0);
+    assert_int_equal(two, 0);
+    assert_true(train_run_distance(&runs[0], &runs[1]) <= 1e-6);
+    return memcmp(runs[0].losses, runs[1].losses, sizeof(runs[0].losses)) == 0;
+}
+
+/* Only those who do not ask for the same bits, or have decided themselves, have switches add. */
+static void test_deterministic(void **state)
+{
+    (void)state;
+    static const char said[]   = "nccl: NCCL_NVLS_ENABLE=0, so that",
+                      warned[] = " stays as it is set: where switches add";
+    char              text[8192];
+    assert_true(same_bits("batch.local=4 run.steps=2 run.tune=false", text, sizeof(text)));
+    assert_int_equal(count(text, said), 2); /* rank 0 of either run */
+    assert_int_equal(count(text, warned), 0);
+    assert_false(same_bits("batch.local=4 run.steps=2 run.tune=false run.deterministic=false", text,
+                           sizeof(text)));
+    assert_int_equal(count(text, said) + count(text, warned), 0);
+    setenv("NCCL_NVLS_ENABLE", "2", 1);
+    assert_false(same_bits("batch.local=4 run.steps=2 run.tune=false", text, sizeof(text)));
+    assert_int_equal(count(text, said), 0);
+    assert_int_equal(count(text, warned), 2);
+    setenv("NCCL_NVLS_ENABLE", "0", 1);
+    setenv("NCCL_COLLNET_ENABLE", "1", 1);
+    assert_true(same_bits("batch.local=4 run.steps=2 run.tune=false", text, sizeof(text)));
+    assert_int_equal(count(text, "nccl: NCCL_COLLNET_ENABLE=1 stays as it is set"), 2);
+    unsetenv("NCCL_NVLS_ENABLE");
+    unsetenv("NCCL_COLLNET_ENABLE");
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -386,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_no_windows),
         cmocka_unit_test(test_window_refused),
+        cmocka_unit_test(test_deterministic),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_reserve),
         cmocka_unit_test_setup_teardown(test_room, enter_directory, leave_directory),

@@ -194,9 +194,13 @@ static void test_collectives(void **state)
     }
 }
 
-/* 256 + 1 is 256 in bf16, twice: as wide a sum as fp32 would give 258. */
+/*
+ * 256 + 1 is 256 in bf16, twice: as wide a sum as fp32 would give 258. No switch, which may begin
+ * with 1 + 1, is to add.
+ */
 static void rounding(int rank, int size)
 {
+    setenv("NCCL_NVLS_ENABLE", "0", 1);
     ncclComm_t   comm   = open_comm(rank, size, 0);
     cudaStream_t stream = open_stream();
     char         host[2];

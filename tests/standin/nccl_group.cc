@@ -4,6 +4,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -337,23 +338,38 @@ bool run_t::agreed()
     return true;
 }
 
-/* The sum of element `at` over ranks, in their order; bf16 is rounded after each addition. */
-static void sum(const group_t &group, ncclDataType_t type, size_t at, uint8_t *result_p)
+/*
+ * The rank with which sums begin. Where more than two ranks of one host may have a switch add
+ * (NCCL_NVLS_ENABLE is not 0), it is another one in every collective, and with every seed.
+ */
+static int first_of_sums(const group_t &group)
+{
+    const char *nvls = getenv("NCCL_NVLS_ENABLE");
+    bool        in_switch = group.size > 2 && group.one_host() &&
+                     (nvls == nullptr || std::strcmp(nvls, "0") != 0);
+    return in_switch ? int((setting("seed", 1) + group.done) % uint64_t(group.size)) : 0;
+}
+
+/*
+ * The sum of element `at` over ranks, in a circle from the first; bf16 is rounded after each
+ * addition.
+ */
+static void sum(const group_t &group, ncclDataType_t type, size_t at, int first, uint8_t *result_p)
 {
     float        total, value;
     shoal_bf16_t total_bf16, value_bf16;
     if (type == ncclFloat32) {
-        std::memcpy(&total, slot(group, 0) + 4 * at, 4);
+        std::memcpy(&total, slot(group, first) + 4 * at, 4);
         for (int r = 1; r < group.size; r++) {
-            std::memcpy(&value, slot(group, r) + 4 * at, 4);
+            std::memcpy(&value, slot(group, (first + r) % group.size) + 4 * at, 4);
             total += value;
         }
         std::memcpy(result_p, &total, 4);
         return;
     }
-    std::memcpy(&total_bf16, slot(group, 0) + 2 * at, 2);
+    std::memcpy(&total_bf16, slot(group, first) + 2 * at, 2);
     for (int r = 1; r < group.size; r++) {
-        std::memcpy(&value_bf16, slot(group, r) + 2 * at, 2);
+        std::memcpy(&value_bf16, slot(group, (first + r) % group.size) + 2 * at, 2);
         total_bf16 = shoal_f32_to_bf16(shoal_bf16_to_f32(total_bf16) + shoal_bf16_to_f32(value_bf16));
     }
     std::memcpy(result_p, &total_bf16, 2);
@@ -368,7 +384,8 @@ bool run_t::collect()
             return false;
         }
     }
-    bool fits = agreed();
+    bool fits  = agreed();
+    int  begin = first_of_sums(*group);
     for (int r = 0; fits && coll.kind == ALL_GATHER && r < group->size; r++) {
         uint8_t *place = coll.recv + size_t(r) * coll.count * element;
         if (place != coll.send) {
@@ -376,7 +393,7 @@ bool run_t::collect()
         }
     }
     for (size_t i = 0; fits && coll.kind != ALL_GATHER && i < coll.count; i++) {
-        sum(*group, coll.type, first + i, coll.recv + i * element);
+        sum(*group, coll.type, first + i, begin, coll.recv + i * element);
     }
     members[group->rank].read.store(++group->done);
     group->busy.store(false);
