@@ -36,6 +36,7 @@ typedef struct {
     ncclWindow_t window; /* NULL: none */
     int          size, rank, root; /* root: the rank of the job that makes the id */
     int          tag;
+    char         name[32]; /* NCCL keeps its address */
     shoal_comm_use_t use;
 } nccl_comm_t;
 
@@ -260,13 +261,12 @@ static void configure(const nccl_transport_t *transport, shoal_comm_use_t use, n
 
 static shoal_status_t init_rank(nccl_transport_t *transport, nccl_comm_t *comm)
 {
-    char         name[32];
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     SHOAL_TRY(agree_on_id(transport, comm->root, &id));
-    snprintf(name, sizeof(name), "shoal.%d", comm->tag);
+    snprintf(comm->name, sizeof(comm->name), "shoal.%d", comm->tag);
     config.blocking = 0;
-    config.commName = name;
+    config.commName = comm->name;
     configure(transport, comm->use, &config);
     ncclResult_t result = ncclCommInitRankConfig(&comm->nccl, comm->size, id, comm->rank, &config);
     SHOAL_TRY(check(transport, result, NULL, "ncclCommInitRankConfig"));

@@ -20,14 +20,14 @@
 #include "tests/capture.h"
 #include "tests/test_standin.h"
 
-enum { COMMS = 2, NAP_US = 100, N = 1000 };
+enum { COMMS = 2, IDS = 3, NAP_US = 100, N = 1000 };
 
 static const char one_device_each[] = "devices=4";
 
 /* What ranks tell each other beside NCCL. */
 typedef struct {
-    atomic_int   known[COMMS]; /* ids */
-    ncclUniqueId ids[COMMS];
+    atomic_int   known[IDS];
+    ncclUniqueId ids[IDS];
     atomic_int   met;
 } board_t;
 
@@ -80,12 +80,15 @@ static void settled(ncclComm_t comm, ncclResult_t result)
     CHECK(settle(comm) == ncclSuccess);
 }
 
+static char name_of_next[32]; /* the library keeps its address */
+
 static ncclComm_t begin_comm(int rank, int size, int number)
 {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     ncclComm_t   comm   = NULL;
     config.blocking     = 0;
     config.maxCTAs      = 8;
+    config.commName     = name_of_next;
     CHECK(ncclCommInitRankConfig(&comm, size, share_id(rank, number), rank, &config) == ncclInProgress);
     return comm;
 }
@@ -551,10 +554,15 @@ static void misuse(int rank, int size)
     CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
     close_comm(comm);
     CHECK(launch(REDUCE, memory, memory, SHOAL_F32, comm, stream) == ncclInvalidArgument);
+    strcpy(name_of_next, "before");
+    comm = open_comm(rank, size, 1);
+    strcpy(name_of_next, "behind");
+    CHECK(launch(REDUCE, memory, memory, SHOAL_F32, comm, stream) == ncclInvalidArgument);
+    CHECK(ncclCommAbort(comm) == ncclSuccess);
     config.blocking = 0;
     config.maxCTAs  = 33;
     CHECK(ncclCommInitRankConfig(&comm, 1, board->ids[0], 0, &config) == ncclInvalidArgument);
-    lonely = begin_comm(rank, size + 1, 1);
+    lonely = begin_comm(rank, size + 1, 2);
     for (int poll = 0; poll < 20; poll++) {
         CHECK(ncclCommGetAsyncError(lonely, &state) == ncclSuccess && state == ncclInProgress);
         usleep(NAP_US);
@@ -566,7 +574,8 @@ static void test_misuse(void **state)
 {
     (void)state;
     static const char *const reasons[] = {"still in ncclAllReduce: its state must become ncclSuccess first", "receives 4000 bytes at",
-                                          "overlap, and not as in place", "or one that was destroyed", "maxCTAs is 33"};
+                                          "overlap, and not as in place", "or one that was destroyed", "name is no longer what it was",
+                                          "maxCTAs is 33"};
     capture_begin();
     int         failures = start_ranks(1, one_device_each, misuse);
     const char *text     = capture_end();

@@ -49,6 +49,8 @@ struct ncclComm {
     std::shared_ptr<standin::group_t> group;
     bool                              finalized;
     bool                              sockets; /* what is pending talks through them */
+    const char                       *name;    /* the caller's, which the library does not copy */
+    std::string                       name_then;
     int                               collectives;
     action_t                          pending; /* what was answered with ncclInProgress */
     const char                       *pending_call;
@@ -150,6 +152,10 @@ ncclResult_t usable(ncclComm_t comm, const char *call)
 {
     if (comms.count(comm) == 0) {
         return refuse(ncclInvalidArgument, "%s: no communicator, or one that was destroyed", call);
+    }
+    if (comm->name != nullptr && comm->name_then != comm->name) {
+        return refuse(ncclInvalidArgument, "%s: the communicator's name is no longer what it was: "
+                      "the library has kept its address", call);
     }
     if (group_depth > 0) {
         return refuse(ncclInvalidUsage, "%s in a group has no stand-in", call);
@@ -367,7 +373,9 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm_p, int size, ncclUniqueId i
         return fd < 0 ? ncclRemoteError : ncclInvalidUsage;
     }
     ncclComm_t comm = new ncclComm();
-    comm->group = group;
+    comm->group     = group;
+    comm->name      = config->commName;
+    comm->name_then = config->commName != nullptr ? config->commName : "";
     comm->random.seed(unsigned(standin::setting("seed", 1)) + unsigned(rank));
     comms.insert(comm);
     *comm_p = comm;
