@@ -9,7 +9,8 @@
  *
  * Uses are numbered in the order of the step; the gather of use j is emitted when use j - prefetch begins, and takes one of
  * prefetch + 1 slots, so it also waits until use j - prefetch - 1 has finished. That is what `prefetch` means: with 0 a gather
- * starts when the compute before it is done. The order of uses is recorded by a first, discarded emission of the same step.
+ * starts when the compute before it is done; with as many as the step has uses, or more, all gathers are emitted at its start and
+ * none waits for a slot. The order of uses is recorded by a first, discarded emission of the same step.
  *
  * A unit's unsharded gradient is held until the next unit's is complete, so that its reduction has that long to travel
  * without compute waiting for the space.
@@ -17,9 +18,13 @@
 #ifndef SHOAL_RUNTIME_SHARDING_H
 #define SHOAL_RUNTIME_SHARDING_H
 
+#include <assert.h>
+
 #include "runtime/model.h"
 #include "runtime/program.h"
 #include "runtime/state.h"
+
+static_assert(SHOAL_T_COUNT <= 32, "shoal_unit_state_t.written has a bit for each tensor slot of a unit");
 
 /* What sharding keeps per unit: the buffers of the rank's state first, then what emission is doing with the unit. */
 typedef struct {
@@ -28,7 +33,7 @@ typedef struct {
     shoal_ref_t       kept;               /* shard = grad: gathered parameters of this step */
     int               use;                /* the use under way that occupies a slot, or -1 */
     shoal_buffer_id_t gradient;           /* unsharded, of the present micro-batches; -1: not begun */
-    uint32_t          written;            /* slots whose gradient has a value in it */
+    uint32_t          written;            /* bit per tensor slot whose gradient has a value in it */
     shoal_ref_t       shard_gradient;     /* fp32, complete at the end of the step */
     shoal_ref_t       reduced;            /* a reduction's result that is yet to be added to shard_gradient */
 } shoal_unit_state_t;
@@ -45,7 +50,7 @@ typedef struct {
     int                  nuses, use_room, next_use, next_gather;
     bool                 recording;  /* first emission: uses are noted, not served */
     int                  pending;    /* unit whose reduction is under way, or -1 */
-    shoal_buffer_id_t    slots[16];  /* tokens: prefetch + 1 */
+    shoal_buffer_id_t    slots[SHOAL_PREFETCH_MAX + 1]; /* tokens: prefetch + 1 */
     shoal_buffer_id_t    scalars, stats; /* f32 (SHOAL_SCALAR_COUNT), f32 (SHOAL_STATS_COUNT) */
     bool                 last_micro;
 } shoal_sharding_t;

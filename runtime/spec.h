@@ -44,6 +44,9 @@ typedef struct {
     shoal_sync_t sync;
 } shoal_batch_spec_t;
 
+/* The most units that may be gathered ahead of use: the bound of parallel.prefetch, and of every table that it sizes. */
+enum { SHOAL_PREFETCH_MAX = 64 };
+
 typedef struct {
     shoal_shard_t      shard;
     size_t             tp;       /* ranks per tensor-parallel group; 1 in this version */

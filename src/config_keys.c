@@ -77,7 +77,7 @@ const shoal_key_t shoal_keys[] = {
 
     ENUM(parallel, shard, SHARDS, "full", "what is sharded: parameters too, gradients and optimizer, or nothing"),
     SIZE(parallel, tp, 1, 4096, "1", "ranks per tensor-parallel group; only 1 in this version"),
-    SIZE(parallel, prefetch, 0, 64, "1", "units gathered ahead of use"),
+    SIZE(parallel, prefetch, 0, SHOAL_PREFETCH_MAX, "1", "units gathered ahead of use"),
     NAME(parallel, transport, CHOICES("auto", "self", "mpi", "ucx", "nccl"), "auto",
          "what collectives run on; among GPUs, ucx and mpi go through pinned host memory"),
     NAME(parallel, bootstrap, CHOICES("auto", "pmix", "mpi", "local"), "auto", "how ranks find each other"),

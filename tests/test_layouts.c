@@ -76,6 +76,7 @@ static void test_time_and_memory_only(void **state)
     check(2, "parallel.shard=full", &two, 0.0); /* again: the same bits */
     check(2, "parallel.prefetch=0", &two, 0.0);
     check(2, "parallel.prefetch=3", &two, 0.0);
+    check(2, "parallel.prefetch=64", &two, 0.0); /* the most: every gather is emitted at the step's start */
     check(2, "parallel.shard=grad", &two, 0.0);
     check(2, "parallel.recompute=selective", &two, 0.0);
     check(2, "parallel.recompute=full", &two, 0.0);
