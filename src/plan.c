@@ -36,6 +36,10 @@ static void print_usage(FILE *to)
           "  --trace DIR   also write DIR/plan.json, the predicted timeline, for ui.perfetto.dev\n"
           "  --json        print one JSON object instead\n"
           "  --help        print this help and exit\n\n"
+          "Kernels of the CPU need scratch memory for each thread: the plan is for the threads "
+          "that `shoal train -n RANKS`\n"
+          "would give a rank on this host, and says how many; run.threads decides it where a job "
+          "will run elsewhere.\n"
           "What times assume of the machine is printed with them, and where it is from; the keys "
           "machine.* set it. The GPU\n"
           "that is planned for with run.device=cuda is machine.gpu; how ranks lie on nodes, "
@@ -98,7 +102,9 @@ static shoal_status_t plan(const shoal_spec_t *spec, const options_t *options)
     shoal_device_t              *device;
     shoal_step_t                 step;
     shoal_affinity_t             affinity;
-    SHOAL_TRY(shoal_affinity_settle(0, 1, (int)spec->run.threads, &affinity));
+    /* The rule of a run: a rank's threads are its share of this host, and so is what is measured. */
+    SHOAL_TRY(shoal_affinity_settle(options->rank, options->nranks, (int)spec->run.threads,
+                                    &affinity));
     shoal_device_config_t config = shoal_device_config(spec, 0, affinity.nthreads);
     config.plan_only             = true;
     SHOAL_TRY(shoal_device_open(spec->run.device, &config, &device));
@@ -107,7 +113,7 @@ static shoal_status_t plan(const shoal_spec_t *spec, const options_t *options)
         status = shoal_step_create(spec, options->nranks, options->rank, device, transport, &step);
     }
     if (status == SHOAL_OK) {
-        shoal_plan_view_t view = {.step = &step, .device = device};
+        shoal_plan_view_t view = {.step = &step, .device = device, .affinity = affinity};
         device->ops->info(device, &view.info);
         view.reserve_nbytes = shoal_reserve_nbytes(spec, &view.info, transport, options->nranks);
         status              = predict(&view, options);

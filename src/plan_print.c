@@ -90,7 +90,9 @@ static void print_host(const shoal_step_t *step)
 static void print_memory(const shoal_plan_view_t *view)
 {
     const shoal_step_t *step = view->step;
-    printf("bytes per rank\n");
+    bool share = view->step->nranks > 1 && view->affinity.is_ours;
+    printf("bytes per rank, with %s%s\n", view->affinity.text,
+           share ? ", all ranks being on this host" : "");
     for (int m = 0; m < SHOAL_MEMORY_COUNT; m++) {
         printf("  %-14s %15zu  %10.2f MiB\n", shoal_memory_name((shoal_memory_t)m),
                step->memory_nbytes[m], (double)step->memory_nbytes[m] * 0x1p-20);
@@ -293,7 +295,8 @@ static void add_time(json_t *plan, const shoal_plan_view_t *view)
 
 shoal_status_t shoal_plan_print_json(const shoal_plan_view_t *view)
 {
-    json_t *plan = json_pack("{s:i, s:i, s:s, s:o}", "ranks", view->step->nranks, "ops",
+    json_t *plan = json_pack("{s:i, s:i, s:s, s:i, s:s, s:o}", "ranks", view->step->nranks,
+                             "threads", view->affinity.nthreads, "affinity", view->affinity.text, "ops",
                              (int)view->step->train.nnodes, "device_name", view->info.name,
                              "machine", machine_json(&view->cost));
     if (plan != NULL) {

@@ -13,6 +13,7 @@ typedef struct {
     const shoal_step_t *step;
     shoal_device_t     *device;
     shoal_device_info_t info;
+    shoal_affinity_t    affinity; /* the threads that the plan is for */
     size_t              reserve_nbytes; /* what the plan must leave of the device's memory */
     shoal_cost_t        cost;
     shoal_times_t       times;
