@@ -20,11 +20,19 @@ typedef struct {
     int32_t done[SHOAL_LANE_COUNT];
 } sync_clock_t;
 
+/* Who had a stretch of the arena last. */
+typedef struct {
+    size_t            offset, end;
+    shoal_buffer_id_t id;
+} tenant_t;
+
 typedef struct {
     shoal_program_t *program;
     history_t       *history; /* (nbuffers) */
     sync_clock_t    *clocks;  /* (nnodes): at the start of each node */
     int32_t         *at;      /* per lane: node index by sequence, lanes one after the other */
+    tenant_t        *tenants; /* those whose space nobody has taken as a whole; room for nbuffers */
+    int32_t          ntenants;
     int32_t          lane_base[SHOAL_LANE_COUNT];
     sync_clock_t     lane_clock[SHOAL_LANE_COUNT]; /* of the last node of each lane */
 } linker_t;
@@ -67,17 +75,31 @@ static void need_for_access(const history_t *history, bool writes, int32_t need[
     }
 }
 
-/* The first op on an arena buffer takes over space: it follows everything that touched earlier tenants. */
-static void need_for_space(const linker_t *linker, shoal_buffer_id_t id, int32_t need[SHOAL_LANE_COUNT])
+/*
+ * The first op on an arena buffer takes over space: it follows everything that touched earlier
+ * tenants. A tenant whose space is taken as a whole leaves the table: who waits for the ops on its
+ * successor waits for the ops on it, too.
+ */
+static void need_for_space(linker_t *linker, shoal_buffer_id_t id, int32_t need[SHOAL_LANE_COUNT])
 {
-    const shoal_buffer_t *buffers = linker->program->buffers, *buffer = &buffers[id];
-    for (int32_t b = 0; b < linker->program->nbuffers; b++) {
-        const shoal_buffer_t *other = &buffers[b];
-        if (b != id && other->home == SHOAL_HOME_ARENA && other->first >= 0 && other->last < buffer->first &&
-            other->offset < buffer->offset + buffer->nbytes && buffer->offset < other->offset + other->nbytes) {
-            need_for_access(&linker->history[b], true, need);
+    const shoal_buffer_t *buffer = &linker->program->buffers[id];
+    tenant_t              mine   = {buffer->offset, buffer->offset + buffer->nbytes, id};
+    for (int32_t i = 0; i < linker->ntenants;) {
+        const tenant_t *other = &linker->tenants[i];
+        if (other->offset >= mine.end || mine.offset >= other->end) {
+            i++;
+        } else if (other->id == id) {
+            return; /* an op with two arguments in this buffer: the first has seen to it */
+        } else {
+            need_for_access(&linker->history[other->id], true, need);
+            if (other->offset >= mine.offset && other->end <= mine.end) {
+                linker->tenants[i] = linker->tenants[--linker->ntenants];
+            } else {
+                i++;
+            }
         }
     }
+    linker->tenants[linker->ntenants++] = mine;
 }
 
 typedef void (*visit_fn_t)(linker_t *linker, shoal_buffer_id_t id, bool writes, int32_t index, int32_t *need);
@@ -165,8 +187,10 @@ shoal_status_t shoal_program_link(shoal_program_t *program)
     linker.history  = calloc((size_t)program->nbuffers + 1, sizeof(*linker.history));
     linker.clocks   = calloc((size_t)program->nnodes + 1, sizeof(*linker.clocks));
     linker.at       = calloc((size_t)program->nnodes + 1, sizeof(*linker.at));
+    linker.tenants  = calloc((size_t)program->nbuffers + 1, sizeof(*linker.tenants));
     shoal_status_t status = SHOAL_ERR_NO_MEMORY;
-    if (linker.history != NULL && linker.clocks != NULL && linker.at != NULL) {
+    if (linker.history != NULL && linker.clocks != NULL && linker.at != NULL &&
+        linker.tenants != NULL) {
         status = link_all(&linker);
     }
     if (status == SHOAL_ERR_NO_MEMORY) {
@@ -175,6 +199,7 @@ shoal_status_t shoal_program_link(shoal_program_t *program)
     free(linker.history);
     free(linker.clocks);
     free(linker.at);
+    free(linker.tenants);
     return status;
 }
 

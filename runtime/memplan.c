@@ -11,10 +11,11 @@
 #include "base/log.h"
 #include "runtime/program.h"
 
-static bool spans_meet(const shoal_buffer_t *a, const shoal_buffer_t *b)
-{
-    return a->first <= b->last && b->first <= a->last;
-}
+/* A placed arena buffer. A scan over a table of these is quick: they are small and lie in a row. */
+typedef struct {
+    size_t  offset, end;
+    int32_t first, last;
+} place_t;
 
 static int by_size_then_age(const void *left, const void *right)
 {
@@ -28,38 +29,41 @@ static int by_size_then_age(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
-static int by_offset(const void *left, const void *right)
-{
-    const shoal_buffer_t *a = *(shoal_buffer_t *const *)left, *b = *(shoal_buffer_t *const *)right;
-    return a->offset < b->offset ? -1 : a->offset > b->offset;
-}
-
-/* The lowest offset for `buffer` among its placed contemporaries, which are given in order of their offsets. */
-static size_t lowest_gap(const shoal_buffer_t *buffer, shoal_buffer_t *const *neighbours, int32_t count)
+/* The lowest offset for `buffer` among the placed ones, which are in the order of their offsets. */
+static size_t lowest_gap(const shoal_buffer_t *buffer, const place_t *places, int32_t count)
 {
     size_t offset = 0;
-    for (int32_t i = 0; i < count; i++) {
-        if (offset + buffer->nbytes <= neighbours[i]->offset) {
-            break;
-        }
-        size_t end = neighbours[i]->offset + neighbours[i]->nbytes;
-        offset     = end > offset ? end : offset;
+    for (int32_t i = 0; i < count && places[i].offset < offset + buffer->nbytes; i++) {
+        bool meets = places[i].first <= buffer->last && buffer->first <= places[i].last;
+        offset     = meets && places[i].end > offset ? places[i].end : offset;
     }
     return offset;
 }
 
-static void place_arena(shoal_program_t *program, shoal_buffer_t **order, int32_t count, shoal_buffer_t **neighbours)
+/* Adds a buffer to the table behind all of lower or equal offset. */
+static void insert_place(const shoal_buffer_t *buffer, place_t *places, int32_t count)
+{
+    int32_t low = 0, high = count;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (places[middle].offset <= buffer->offset) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    memmove(&places[low + 1], &places[low], (size_t)(count - low) * sizeof(*places));
+    places[low] = (place_t){buffer->offset, buffer->offset + buffer->nbytes, buffer->first,
+                            buffer->last};
+}
+
+static void place_arena(shoal_program_t *program, shoal_buffer_t **order, int32_t count,
+                        place_t *places)
 {
     qsort(order, (size_t)count, sizeof(*order), by_size_then_age);
     for (int32_t i = 0; i < count; i++) {
-        int32_t nneighbours = 0;
-        for (int32_t j = 0; j < i; j++) {
-            if (spans_meet(order[i], order[j])) {
-                neighbours[nneighbours++] = order[j];
-            }
-        }
-        qsort(neighbours, (size_t)nneighbours, sizeof(*neighbours), by_offset);
-        order[i]->offset      = lowest_gap(order[i], neighbours, nneighbours);
+        order[i]->offset = lowest_gap(order[i], places, i);
+        insert_place(order[i], places, i);
         size_t end            = order[i]->offset + order[i]->nbytes;
         program->arena_nbytes = end > program->arena_nbytes ? end : program->arena_nbytes;
     }
@@ -100,8 +104,11 @@ static shoal_status_t account(shoal_program_t *program)
 
 shoal_status_t shoal_program_place(shoal_program_t *program)
 {
-    shoal_buffer_t **order = malloc(2 * ((size_t)program->nbuffers + 1) * sizeof(shoal_buffer_t *));
-    if (order == NULL) {
+    shoal_buffer_t **order  = malloc(((size_t)program->nbuffers + 1) * sizeof(*order));
+    place_t         *places = malloc(((size_t)program->nbuffers + 1) * sizeof(*places));
+    if (order == NULL || places == NULL) {
+        free(order);
+        free(places);
         shoal_error("no memory for the memory plan");
         return SHOAL_ERR_NO_MEMORY;
     }
@@ -117,7 +124,8 @@ shoal_status_t shoal_program_place(shoal_program_t *program)
             order[count++] = buffer;
         }
     }
-    place_arena(program, order, count, order + program->nbuffers);
+    place_arena(program, order, count, places);
     free(order);
+    free(places);
     return account(program);
 }
