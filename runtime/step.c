@@ -2,6 +2,7 @@
 /* Emission of whole steps: every micro-batch, then the update; recorded once to learn the order of uses, then in earnest. */
 #include "runtime/step.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -27,6 +28,85 @@ static void emit_step(shoal_step_t *step, shoal_program_t *program, bool train, 
         shoal_ref_t ref = {step->sharding.stats, 0};
         shoal_program_emit(program, &op, 1, &ref);
     }
+}
+
+/* What a rank keeps of its units; as a double, for no integer holds what may be asked for. */
+static double state_nbytes(const shoal_spec_t *spec, int nranks)
+{
+    shoal_model_spec_t one = spec->model; /* a block is like any other */
+    shoal_model_t      model;
+    double             nelem = 0.0, nbytes = 0.0;
+    int                nshards = spec->parallel.shard == SHOAL_SHARD_NONE ? 1 : nranks;
+    one.layers                 = 1;
+    if (shoal_model_create(&one, &model) != SHOAL_OK) {
+        return 0.0;
+    }
+    for (int kind = 0; kind < SHOAL_STATE_UNIT_KINDS; kind++) {
+        shoal_dtype_t dtype = kind == SHOAL_STATE_COPY ? spec->precision.gather : SHOAL_F32;
+        nbytes += shoal_state_keeps(spec, (shoal_state_kind_t)kind)
+                      ? (double)shoal_dtype_nbytes(dtype)
+                      : 0.0;
+    }
+    for (int u = 0; u < model.nunits; u++) {
+        double count = model.units[u].kind == SHOAL_UNIT_BLOCK ? (double)spec->model.layers : 1.0;
+        nelem += count * (double)shoal_unit_shard_nelem(&model.units[u], nshards);
+    }
+    shoal_model_destroy(&model);
+    return nelem * nbytes;
+}
+
+/* The widest row of activations that a block has: q|k|v, or what the MLP's activation function
+ * reads. */
+static double activation_nbytes(const shoal_spec_t *spec)
+{
+    const shoal_model_spec_t *m    = &spec->model;
+    double                    rows = (double)spec->batch.local * (double)m->seq;
+    double                    qkv  = (double)(m->heads + 2 * m->kv_heads) * (double)m->head_dim;
+    double                    mlp  = (double)m->ffn * (m->act == SHOAL_ACT_SWIGLU ? 2.0 : 1.0);
+    return rows * fmax(qkv, mlp) * (double)shoal_dtype_nbytes(spec->precision.compute);
+}
+
+/* Of the longer of the two programs, nearly: a block has some 10 ops forward and 20 more backward,
+ * a chunk of the head 2 and 2 more. */
+static double count_ops(const shoal_spec_t *spec)
+{
+    bool   eval   = spec->run.eval_every > 0 && spec->data.valid[0] != '\0';
+    double micros = (double)spec->batch.accumulate,
+           rows   = (double)spec->batch.local * (double)spec->model.seq;
+    double chunks = ceil(rows / (spec->run.head_chunk > 0 ? (double)spec->run.head_chunk : 128.0));
+    double train  = micros * (30.0 * (double)spec->model.layers + 4.0 * chunks);
+    return eval ? fmax(train, micros * (double)spec->run.eval_batches *
+                                  (10.0 * (double)spec->model.layers + 2.0 * chunks))
+                : train;
+}
+
+shoal_status_t shoal_step_check(const shoal_spec_t *spec, int nranks, bool say)
+{
+    double available = spec->run.memory_gib > 0.0 ? spec->run.memory_gib * 0x1p30 : INFINITY;
+    double limit = fmin(available, SHOAL_STEP_MAX_NBYTES), state = state_nbytes(spec, nranks),
+           widest = activation_nbytes(spec);
+    double nops   = count_ops(spec);
+    if (state + widest > limit) {
+        if (say) {
+            shoal_error("the plan does not fit: a rank's parameters and optimizer alone need %.0f "
+                        "bytes (%.2f GiB) and its largest activation "
+                        "%.0f; %.0f bytes (%.2f GiB) are %s",
+                        state, state * 0x1p-30, widest, limit, limit * 0x1p-30,
+                        available > limit ? "what a machine addresses" : "available");
+        }
+        return SHOAL_ERR_PLAN;
+    }
+    if (nops > SHOAL_STEP_MAX_NOPS) {
+        if (say) {
+            shoal_error(
+                "the plan does not fit: a step or a validation of some %.3g ops, at most %d are "
+                "planned; fewer or larger micro-batches "
+                "(batch.accumulate, run.eval_batches) or chunks (run.head_chunk) have fewer",
+                nops, SHOAL_STEP_MAX_NOPS);
+        }
+        return SHOAL_ERR_PLAN;
+    }
+    return SHOAL_OK;
 }
 
 static shoal_status_t build_program(shoal_step_t *step, shoal_program_t *program, bool train)

@@ -30,6 +30,21 @@ typedef struct {
     size_t              staged_nbytes, ahead_nbytes;
 } shoal_step_t;
 
+/* The most that any machine addresses: the limit of a plan where no smaller one is known. */
+#define SHOAL_STEP_MAX_NBYTES 0x1p47
+
+/* The most ops of a program, about: each takes some 400 bytes of the host, and planning takes
+ * longer than they are many. */
+enum { SHOAL_STEP_MAX_NOPS = 1 << 18 };
+
+/*
+ * Refuses in a moment, from the table of tensors, what emission and planning would take long over:
+ * SHOAL_ERR_PLAN when a rank's state and its largest activation alone are more than run.memory_gib
+ * or what a machine addresses, or when a step has so many ops that planning it is out of the question. The reason is
+ * logged if `say`, which one rank should.
+ */
+shoal_status_t shoal_step_check(const shoal_spec_t *spec, int nranks, bool say);
+
 /*
  * Emits and plans. The device is asked for workspace sizes, the transport for staging sizes; neither is otherwise touched.
  * Destroy with shoal_step_destroy. The step holds pointers into itself: it must not be moved.

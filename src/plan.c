@@ -40,6 +40,8 @@ static void print_usage(FILE *to)
           "that `shoal train -n RANKS`\n"
           "would give a rank on this host, and says how many; run.threads decides it where a job "
           "will run elsewhere.\n"
+          "With run.memory_gib, parameters and optimizer that alone are larger than it are "
+          "refused with exit code 3.\n"
           "What times assume of the machine is printed with them, and where it is from; the keys "
           "machine.* set it. The GPU\n"
           "that is planned for with run.device=cuda is machine.gpu; how ranks lie on nodes, "
@@ -102,6 +104,7 @@ static shoal_status_t plan(const shoal_spec_t *spec, const options_t *options)
     shoal_device_t              *device;
     shoal_step_t                 step;
     shoal_affinity_t             affinity;
+    SHOAL_TRY(shoal_step_check(spec, options->nranks, true));
     /* The rule of a run: a rank's threads are its share of this host, and so is what is measured. */
     SHOAL_TRY(shoal_affinity_settle(options->rank, options->nranks, (int)spec->run.threads,
                                     &affinity));

@@ -174,6 +174,10 @@ expect 2 "'run.stesp=3': unknown key run.stesp; did you mean run.steps?" info go
 expect 2 "'study.nodes=1,two': study.nodes = \"two\"" info good.conf study.nodes=1,two
 expect 2 'batch.global = 30' info -n 4 good.conf batch.global=30
 expect 2 '--ranks 0: expects' info -n 0 good.conf
+expect 3 'the plan does not fit: a rank' plan good.conf model.heads=4000 model.layers=4000
+expect 3 'the plan does not fit: a rank' train good.conf model.heads=4000 model.layers=4000
+expect 3 'the plan does not fit: a step' plan good.conf batch.accumulate=1000000
+expect 3 'GiB) are available' plan good.conf run.memory_gib=0.001 model.heads=4
 expect 2 'option --kyes: unknown' info --kyes
 expect 0 '' info -n 4 good.conf batch.global=64
 grep -Eq '^batch.accumulate +2 +# derived$' out || fail 'info does not show a derived value with its source'
