@@ -16,6 +16,7 @@
 #include "runtime/affinity.h"
 #include "src/commands.h"
 #include "src/config_keys.h"
+#include "src/option.h"
 
 static const char usage[] =
     "Usage: shoal bench [collectives] [OPTION]...\n"
@@ -55,14 +56,7 @@ static shoal_status_t refuse(const char *option, const char *value, const char *
 
 static shoal_status_t parse_count(const char *option, const char *text, int min, int *count_p)
 {
-    char *end;
-    errno   = 0;
-    long n  = strtol(text, &end, 10);
-    if (end == text || *end != '\0' || errno != 0 || n < min || n > 1000000) {
-        return refuse(option, text, "a count");
-    }
-    *count_p = (int)n;
-    return SHOAL_OK;
+    return shoal_option_int("bench", option, text, min, 1000000, count_p);
 }
 
 static shoal_status_t parse_size(const char *option, const char *text, size_t *nbytes_p)
@@ -139,22 +133,22 @@ static shoal_status_t parse_option(int option, const char *value, shoal_bench_op
 {
     int number = 0;
     switch (option) {
-    case 'n': return parse_count("ranks", value, 1, &o->nranks);
+    case 'n': return parse_count("--ranks", value, 1, &o->nranks);
     case 't': o->transport = value; return SHOAL_OK;
     case 'o': return parse_op(value, o->ops);
     case OPT_MIN: return parse_size("min", value, &o->min_nbytes);
     case OPT_MAX: return parse_size("max", value, &o->max_nbytes);
     case 'd': return parse_device(value, &o->device);
-    case OPT_FACTOR: SHOAL_TRY(parse_count("factor", value, 2, &number)); o->factor = (size_t)number; return SHOAL_OK;
+    case OPT_FACTOR: SHOAL_TRY(parse_count("--factor", value, 2, &number)); o->factor = (size_t)number; return SHOAL_OK;
     case OPT_DTYPE: return parse_dtype(value, &o->dtype);
-    case OPT_ITERS: return parse_count("iters", value, 1, &o->niters);
-    case OPT_WARMUP: return parse_count("warmup", value, 0, &o->nwarmup);
+    case OPT_ITERS: return parse_count("--iters", value, 1, &o->niters);
+    case OPT_WARMUP: return parse_count("--warmup", value, 0, &o->nwarmup);
     case OPT_CHECK: o->check = true; return SHOAL_OK;
     case OPT_NO_CHECK: o->check = false; return SHOAL_OK;
     case OPT_POLL: o->poll = true; return SHOAL_OK;
     case OPT_JSON: o->json = true; return SHOAL_OK;
     case OPT_CTAS:
-        SHOAL_TRY(parse_count("ctas", value, 0, &number));
+        SHOAL_TRY(parse_count("--ctas", value, 0, &number));
         o->config.max_ctas[SHOAL_COMM_GATHER] = o->config.max_ctas[SHOAL_COMM_REDUCE] = number;
         return SHOAL_OK;
     case OPT_POLICY:

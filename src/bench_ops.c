@@ -14,6 +14,7 @@
 #include "runtime/trainer.h"
 #include "src/bench.h"
 #include "src/config.h"
+#include "src/option.h"
 
 /* Ops of one kind and shape. */
 typedef struct {
@@ -161,19 +162,19 @@ static int parse(int argc, char **argv, options_t *options_p)
 {
     static const struct option longs[] = {
         {"steps", required_argument, NULL, 's'}, {"warmup", required_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-    int option;
+    shoal_status_t status = SHOAL_OK;
+    int            option;
     optind = 1;
     while ((option = getopt_long(argc, argv, "+h", longs, NULL)) != -1) {
         switch (option) {
         case 'h': print_usage(stdout); return 1;
-        case 's': options_p->nsteps = atoi(optarg); break;
-        case 'w': options_p->nwarmup = atoi(optarg); break;
+        case 's': status = shoal_option_int("bench ops", "--steps", optarg, 1, 1000000, &options_p->nsteps); break;
+        case 'w': status = shoal_option_int("bench ops", "--warmup", optarg, 0, 1000000, &options_p->nwarmup); break;
         default: return -1;
         }
-    }
-    if (options_p->nsteps < 1 || options_p->nwarmup < 0) {
-        shoal_error("bench ops: --steps expects a positive number, --warmup one from 0");
-        return -1;
+        if (status != SHOAL_OK) {
+            return -1;
+        }
     }
     if (optind >= argc) {
         shoal_error("bench ops: no configuration file given; see shoal bench ops --help");

@@ -19,6 +19,7 @@
 #include "runtime/data.h"
 #include "src/atomic_file.h"
 #include "src/commands.h"
+#include "src/option.h"
 
 enum { CHUNK = 1 << 16 }; /* bytes read at a time */
 
@@ -185,13 +186,6 @@ static bool parse_valid(const char *word, options_t *options_p)
     return errno == 0 && *end == '\0' && word[0] >= '0' && word[0] <= '9' && options_p->nvalid > 0;
 }
 
-static bool parse_vocab(const char *word, options_t *options_p)
-{
-    char *end;
-    options_p->vocab = strtoul(word, &end, 10);
-    return *end == '\0' && word[0] >= '0' && word[0] <= '9' && options_p->vocab >= 1 && options_p->vocab <= 65536;
-}
-
 static shoal_status_t refuse_option(const char *option, const char *word, const char *expected)
 {
     shoal_error("data: %s %s: expects %s", option, word, expected);
@@ -204,15 +198,17 @@ static shoal_status_t parse_options(int argc, char **argv, options_t *options_p)
     static const struct option longs[] = {{"output", required_argument, NULL, 'o'}, {"valid", required_argument, NULL, 'v'},
                                           {"vocab", required_argument, NULL, 'V'},  {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    optind = 0; /* GNU: start afresh */
-    opterr = 0;
+    int vocab = 0;
+    optind    = 0; /* GNU: start afresh */
+    opterr    = 0;
     for (int option; (option = getopt_long(argc, argv, ":o:h", longs, NULL)) != -1;) {
         if (option == 'o') {
             options_p->prefix = optarg;
         } else if (option == 'v' && !parse_valid(optarg, options_p)) {
             return refuse_option("--valid", optarg, "a fraction such as 0.1 or a number of tokens");
-        } else if (option == 'V' && !parse_vocab(optarg, options_p)) {
-            return refuse_option("--vocab", optarg, "a whole number from 1 to 65536");
+        } else if (option == 'V') {
+            SHOAL_TRY(shoal_option_int("data", "--vocab", optarg, 1, 65536, &vocab));
+            options_p->vocab = (size_t)vocab;
         } else if (option == 'h') {
             fputs(usage, stdout);
             return SHOAL_IN_PROGRESS;

@@ -4,6 +4,7 @@
  * thing to ask for when somebody else's run goes wrong, and it fails when a backend of the build does not start.
  */
 #include "src/info.h"
+#include "src/option.h"
 
 #include <getopt.h>
 #include <stdbool.h>
@@ -115,9 +116,8 @@ static shoal_status_t parse_options(int argc, char **argv, options_t *options_p)
         } else if (option == 'h') {
             fputs(usage, stdout);
             return SHOAL_IN_PROGRESS;
-        } else if (option == 'n' && (options_p->nranks = atoi(optarg)) < 1) {
-            shoal_error("info: --ranks %s: expects a whole number of 1 or more", optarg);
-            return SHOAL_ERR_CONFIG;
+        } else if (option == 'n') {
+            SHOAL_TRY(shoal_option_int("info", "--ranks", optarg, 1, SHOAL_OPTION_MAX_RANKS, &options_p->nranks));
         } else if (option == '?' || option == ':') {
             shoal_error("info: option %s: %s", argv[optind - 1], option == ':' ? "expects a value" : "unknown; see shoal info --help");
             return SHOAL_ERR_CONFIG;

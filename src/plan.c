@@ -15,6 +15,7 @@
 #include "runtime/trainer.h"
 #include "src/commands.h"
 #include "src/config.h"
+#include "src/option.h"
 #include "src/plan_print.h"
 
 typedef struct {
@@ -137,7 +138,8 @@ static int parse(int argc, char **argv, options_t *options_p)
                                             {"json", no_argument, NULL, 'j'},     {"trace", required_argument, NULL, 't'},
                                             {"ranks", required_argument, NULL, 'n'}, {"rank", required_argument, NULL, 'r'},
                                             {NULL, 0, NULL, 0}};
-    int option;
+    const char *rank = NULL; /* read when the number of ranks is known */
+    int         option;
     optind = 1;
     while ((option = getopt_long(argc, argv, "+hn:r:", options, NULL)) != -1) {
         switch (option) {
@@ -145,13 +147,16 @@ static int parse(int argc, char **argv, options_t *options_p)
         case 's': options_p->schedule = true; break;
         case 'j': options_p->json = true; break;
         case 't': options_p->trace_dir = optarg; break;
-        case 'n': options_p->nranks = atoi(optarg); break;
-        case 'r': options_p->rank = atoi(optarg); break;
+        case 'n':
+            if (shoal_option_int("plan", "-n", optarg, 1, SHOAL_OPTION_MAX_RANKS, &options_p->nranks) != SHOAL_OK) {
+                return -1;
+            }
+            break;
+        case 'r': rank = optarg; break;
         default: return -1;
         }
     }
-    if (options_p->nranks < 1 || options_p->rank < 0 || options_p->rank >= options_p->nranks) {
-        shoal_error("plan: -n expects a positive number of ranks, -r a rank below it");
+    if (rank != NULL && shoal_option_int("plan", "-r", rank, 0, options_p->nranks - 1, &options_p->rank) != SHOAL_OK) {
         return -1;
     }
     if (optind >= argc) {

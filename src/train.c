@@ -21,6 +21,7 @@
 #include "runtime/trace.h"
 #include "src/commands.h"
 #include "src/live.h"
+#include "src/option.h"
 #include "src/summary.h"
 
 typedef struct {
@@ -341,19 +342,13 @@ static int parse(int argc, char **argv, arguments_t *arguments_p, int *nranks_p)
     int                        option;
     optind = 1;
     while ((option = getopt_long(argc, argv, "+hn:", options, NULL)) != -1) {
-        char *end = NULL;
-        long  n   = option == 'n' ? strtol(optarg, &end, 10) : 0;
         if (option == 'h') {
             print_usage(stdout);
             return 1;
         }
-        if (option != 'n' || *end != '\0' || n < 1 || n > 4096) {
-            if (option == 'n') {
-                shoal_error("train: -n %s: expects a number of ranks from 1 to 4096", optarg);
-            }
+        if (option != 'n' || shoal_option_int("train", "-n", optarg, 1, SHOAL_OPTION_MAX_LOCAL_RANKS, nranks_p) != SHOAL_OK) {
             return -1;
         }
-        *nranks_p = (int)n;
     }
     if (optind >= argc) {
         shoal_error("train: no configuration file given; see shoal train --help");

@@ -104,7 +104,7 @@ if [ "$got" != 2 ] || [ "$(grep -c . err)" != 1 ] || ! grep -q '100 ranks need 3
 fi
 [ ! -e refused ] || fail 'a refused launch left records'
 expect 2 'no configuration file given' bench ops
-expect 2 '--steps expects' bench ops --steps 0 bench.conf
+expect 2 '--steps 0: expects' bench ops --steps 0 bench.conf
 
 # The program itself.
 expect 2 'no command given'
@@ -174,6 +174,17 @@ expect 2 "'run.stesp=3': unknown key run.stesp; did you mean run.steps?" info go
 expect 2 "'study.nodes=1,two': study.nodes = \"two\"" info good.conf study.nodes=1,two
 expect 2 'batch.global = 30' info -n 4 good.conf batch.global=30
 expect 2 '--ranks 0: expects' info -n 0 good.conf
+for word in 3x x 0 -1 '' ' 3' 3.5 1e2 99999999999999999999; do
+    expect 2 "train: -n $word: expects a whole number from 1 to 4096" train -n "$word" good.conf
+    expect 2 "plan: -n $word: expects a whole number from 1 to 1000000" plan -n "$word" good.conf
+    expect 2 "info: --ranks $word: expects a whole number" info -n "$word" good.conf
+    expect 2 "bench: --ranks $word: expects a whole number" bench -n "$word"
+    expect 2 "bench ops: --steps $word: expects a whole number" bench ops --steps "$word" good.conf
+    expect 2 "data: --vocab $word: expects a whole number" data info --vocab "$word" good.conf
+done
+expect 2 'plan: -r junk: expects a whole number from 0 to 1' plan -n 2 -r junk good.conf
+expect 2 'plan: -r 2: expects a whole number from 0 to 1' plan -r 2 -n 2 good.conf
+expect 2 'bench ops: --warmup 1x: expects a whole number from 0' bench ops --warmup 1x good.conf
 expect 3 'the plan does not fit: a rank' plan good.conf model.heads=4000 model.layers=4000
 expect 3 'the plan does not fit: a rank' train good.conf model.heads=4000 model.layers=4000
 expect 3 'the plan does not fit: a step' plan good.conf batch.accumulate=1000000
