@@ -19,6 +19,7 @@ static const struct {
     {SHOAL_ERR_NO_MEMORY, 4, "out of memory"},
     {SHOAL_ERR_PEER, 5, "peer lost or hung"},
     {SHOAL_ERR_STOPPED, 75, "stopped on request"},
+    {SHOAL_ERR_DIVERGED, 1, "training diverged"},
     {SHOAL_ERR_INTERNAL, 1, "internal error"},
 };
 

@@ -26,6 +26,7 @@ typedef enum {
     SHOAL_ERR_NO_MEMORY = -20, /* exit code 4 */
     SHOAL_ERR_PEER      = -21, /* a peer is lost or hangs: exit code 5 */
     SHOAL_ERR_STOPPED   = -22, /* stopped on request, wants to be run again: exit code 75 */
+    SHOAL_ERR_DIVERGED  = -24, /* training went on with a loss that is no finite number: exit code 1 */
     SHOAL_ERR_INTERNAL  = -23, /* a library or the operating system failed in a way that has no better name: 1 */
 } shoal_status_t;
 

@@ -80,6 +80,7 @@ typedef struct {
     const char *device;
     const char *variant; /* of the CPU kernels */
     size_t      threads; /* per rank; 0: share of the cores */
+    size_t      nan_steps; /* steps in a row without a finite loss that end the run; 0: none do */
     size_t      eval_every, eval_batches; /* steps between validations (0: never) and global batches in each */
     size_t      trace_step; /* step whose timeline is written to DIR/trace.json; 0: none */
     size_t      timeout_s;  /* a collective that takes longer is a hang */

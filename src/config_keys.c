@@ -115,6 +115,7 @@ const shoal_key_t shoal_keys[] = {
     NAME(run, device, CHOICES("auto", "cpu", "cuda"), "auto", "what computes"),
     NAME(run, variant, CHOICES("auto", "ref", "simd"), "auto", "of the CPU kernels"),
     SIZE(run, threads, 0, SHOAL_MAX_THREADS, "0", "per rank; 0: its share of the cores"),
+    SIZE(run, nan_steps, 0, STEPS, "3", "steps in a row without a finite loss that end the run, with exit code 1; 0: it goes on"),
     SIZE(run, eval_every, 0, STEPS, "0", "steps between validations; 0: never"),
     SIZE(run, eval_batches, 1, MANY, "8", "global batches in each validation"),
     SIZE(run, trace_step, 0, STEPS, "0", "step whose timeline is written to DIR/trace.json; 0: none"),

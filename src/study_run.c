@@ -213,6 +213,7 @@ static void judge(const shoal_study_run_t *run, const char *log)
           .asked        = row->verdict == SHOAL_VERDICT_STOPPED,
           .oom_kill     = count_oom_kills() > run->oom_kills,
           .summary_ok   = said != NULL && strcmp(said, "ok") == 0,
+          .diverged     = said != NULL && strcmp(said, shoal_status_string(SHOAL_ERR_DIVERGED)) == 0,
           .summary_code = (int)json_integer_value(shoal_json_at(summary, "exit_code")),
           .log          = log,
     };

@@ -21,6 +21,7 @@ static const char *const names[SHOAL_VERDICT_COUNT] = {
     [SHOAL_VERDICT_HANG]       = "hang",
     [SHOAL_VERDICT_REFUSED]    = "refused by plan",
     [SHOAL_VERDICT_WRONG_LOSS] = "wrong loss",
+    [SHOAL_VERDICT_DIVERGED]   = "diverged",
     [SHOAL_VERDICT_BAD_CONFIG] = "bad config",
     [SHOAL_VERDICT_STOPPED]    = "stopped",
 };
@@ -245,6 +246,11 @@ shoal_verdict_t shoal_verdict_judge(const shoal_evidence_t *evidence, size_t nby
     if (evidence->timed_out) {
         snprintf(detail_p, nbytes, "took longer than study.timeout_s");
         return SHOAL_VERDICT_HANG;
+    }
+    if (evidence->diverged) {
+        snprintf(detail_p, nbytes, "%s", shoal_status_string(SHOAL_ERR_DIVERGED));
+        (void)first_error(evidence->log, nbytes, detail_p);
+        return SHOAL_VERDICT_DIVERGED;
     }
     seen_t          seen    = look(evidence);
     shoal_verdict_t verdict = judge_seen(&seen, nbytes, detail_p);

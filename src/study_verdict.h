@@ -19,6 +19,7 @@ typedef enum {
     SHOAL_VERDICT_HANG,
     SHOAL_VERDICT_REFUSED, /* by the plan */
     SHOAL_VERDICT_WRONG_LOSS,
+    SHOAL_VERDICT_DIVERGED, /* its loss was no number for run.nan_steps */
     SHOAL_VERDICT_BAD_CONFIG,
     SHOAL_VERDICT_STOPPED,
     SHOAL_VERDICT_COUNT
@@ -37,6 +38,7 @@ typedef struct {
     bool        asked;        /* the study passed a request to stop on to it */
     bool        oom_kill;     /* the kernel of this host killed for memory meanwhile */
     bool        summary_ok;   /* summary.json exists and says "ok" */
+    bool        diverged;     /* summary.json says that training did */
     int         summary_code; /* exit_code in summary.json, 0 if there is none */
     const char *log;          /* output of the launcher and of all ranks */
 } shoal_evidence_t;

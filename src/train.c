@@ -190,13 +190,40 @@ static shoal_status_t trace(run_t *run, size_t t)
     return shoal_trace_write(run->spec->run.dir, file, &trainer->step.train, &timeline, 1);
 }
 
-/* Once, where it begins: a sweep wants the row with its bad end, so the run goes on. */
-static void warn_if_lost(const run_t *run, size_t t)
+/* How many steps up to step t, without a gap, have a loss that is no finite number, counted to
+ * `most`. It is the same on every rank. */
+static size_t lost_steps(const run_t *run, size_t t, size_t most)
 {
-    const shoal_step_record_t *steps = run->outcome.steps;
-    if (run->trainer.peers.rank == 0 && !isfinite(steps[t - 1].loss) && (t == 1 || isfinite(steps[t - 2].loss))) {
-        shoal_warn("step %zu: the loss is %g; training has diverged", t, steps[t - 1].loss);
+    size_t n = 0;
+    while (n < t && n < most && !isfinite(run->outcome.steps[t - 1 - n].loss)) {
+        n++;
     }
+    return n;
+}
+
+/* Warns where it begins, and ends the run, on all ranks alike, when it has lasted for
+ * run.nan_steps. */
+static shoal_status_t watch_loss(const run_t *run, size_t t)
+{
+    size_t most = run->spec->run.nan_steps, n = lost_steps(run, t, most + 2);
+    double loss = run->outcome.steps[t - 1].loss;
+    if (n == 0) {
+        return SHOAL_OK;
+    }
+    if (n == most) {
+        if (run->trainer.peers.rank == 0) {
+            shoal_live_clear(run->live);
+            shoal_error("training diverged: the loss is no finite number since step %zu, at step "
+                        "%zu it is %g (run.nan_steps = %zu; 0 goes on)",
+                        t - n + 1, t, loss, most);
+        }
+        return SHOAL_ERR_DIVERGED;
+    }
+    if (n == 1 && run->trainer.peers.rank == 0) {
+        shoal_live_clear(run->live);
+        shoal_warn("step %zu: the loss is %g; training has diverged", t, loss);
+    }
+    return SHOAL_OK;
 }
 
 static shoal_status_t one_step(run_t *run, size_t t, bool *stopped_p)
@@ -205,7 +232,6 @@ static shoal_status_t one_step(run_t *run, size_t t, bool *stopped_p)
     run->trainer.stop         = stop_requested != 0;
     SHOAL_TRY(shoal_trainer_step(&run->trainer, t, step, stopped_p));
     run->outcome.nsteps = t;
-    warn_if_lost(run, t);
     if (t == 1) {
         shoal_start_mark(SHOAL_START_STEP);
         run->outcome.first_step_ms = step->step_ms;
@@ -218,21 +244,28 @@ static shoal_status_t one_step(run_t *run, size_t t, bool *stopped_p)
     SHOAL_TRY(trace(run, t));
     SHOAL_TRY(validate(run, t));
     run->heap_nbytes = t <= 2 ? heap_in_use() : run->heap_nbytes;
-    return SHOAL_OK;
+    return watch_loss(run, t); /* last, so that the step's records are whole */
 }
 
 static shoal_status_t all_steps(run_t *run)
 {
-    bool   stopped  = false;
-    double start    = wall_clock_s();
-    size_t in_use   = 0;
-    for (size_t t = 1; t <= run->spec->run.steps && !stopped; t++) {
-        SHOAL_TRY(one_step(run, t, &stopped));
+    bool           stopped = false;
+    double         start   = wall_clock_s();
+    size_t         in_use  = 0;
+    shoal_status_t status  = SHOAL_OK;
+    for (size_t t = 1; t <= run->spec->run.steps && !stopped && status == SHOAL_OK; t++) {
+        status = one_step(run, t, &stopped);
+    }
+    if (status != SHOAL_OK && status != SHOAL_ERR_DIVERGED) {
+        return status;
     }
     in_use                          = heap_in_use();
     run->outcome.elapsed_s          = wall_clock_s() - start;
     run->outcome.heap_growth_nbytes = in_use > run->heap_nbytes ? in_use - run->heap_nbytes : 0;
-    return stopped && run->outcome.nsteps < run->spec->run.steps ? SHOAL_ERR_STOPPED : SHOAL_OK;
+    if (status == SHOAL_OK && stopped && run->outcome.nsteps < run->spec->run.steps) {
+        status = SHOAL_ERR_STOPPED;
+    }
+    return status;
 }
 
 static shoal_status_t summarize(run_t *run, shoal_status_t status)
@@ -251,7 +284,12 @@ static shoal_status_t summarize(run_t *run, shoal_status_t status)
         shoal_warn("stopped on request after step %zu of %zu; this version has no checkpoints, so the next run starts over", outcome->nsteps,
                    run->spec->run.steps);
     }
-    return status == SHOAL_OK ? shown : status; /* the run is whole, and its records say so, but who looked on missed some of it */
+    if (status == SHOAL_OK) {
+        return shown; /* the run is whole, and its records say so, but who looked on missed some of it */
+    }
+    /* A launcher may end the others as soon as one rank has failed: none leaves before the summary
+     * is written. */
+    return shoal_trainer_agree(&run->trainer.peers, status);
 }
 
 static shoal_status_t execute(run_t *run, const arguments_t *arguments)
@@ -268,7 +306,7 @@ static shoal_status_t execute(run_t *run, const arguments_t *arguments)
     if (status == SHOAL_OK) {
         status = all_steps(run);
     }
-    if (status == SHOAL_OK || status == SHOAL_ERR_STOPPED) {
+    if (status == SHOAL_OK || status == SHOAL_ERR_STOPPED || status == SHOAL_ERR_DIVERGED) {
         return summarize(run, status);
     }
     /* Peers may be inside a collective: an orderly end is no longer possible, a quick one is. */
@@ -327,12 +365,14 @@ static int rank_main(void *argument)
 static void print_usage(FILE *to)
 {
     fputs("Usage: shoal train [-n RANKS] CONFIG [group.key=value ...]\n"
-          "Train a model. Under srun or mpirun every process is one rank; -n starts RANKS ranks on this host.\n\n"
+          "Train a model. Under srun or mpirun every process is one rank; -n starts RANKS ranks on "
+          "this host.\n\n"
           "  -n RANKS   ranks to start on this host\n"
           "  --help     print this help and exit\n\n"
           "Records go to run.dir: rank-NNNNN.jsonl, run.json, summary.json and, with run.trace_step, trace-NNNNN.json\n"
-          "for ui.perfetto.dev. SIGUSR1 and SIGTERM end the run after the step under way, with exit status 75. A progress line\n"
-          "that cannot be written ends nothing; the exit status is 6 at the end, unless the reader of a pipe has left.\n",
+          "for ui.perfetto.dev. SIGUSR1 and SIGTERM end the run after the step under way, with exit status 75; run.nan_steps\n"
+          "steps in a row without a finite loss end it with exit status 1. A progress line that cannot be written ends\n"
+          "nothing; the exit status is 6 at the end, unless the reader of a pipe has left.\n",
           to);
 }
 
@@ -346,7 +386,8 @@ static int parse(int argc, char **argv, arguments_t *arguments_p, int *nranks_p)
             print_usage(stdout);
             return 1;
         }
-        if (option != 'n' || shoal_option_int("train", "-n", optarg, 1, SHOAL_OPTION_MAX_LOCAL_RANKS, nranks_p) != SHOAL_OK) {
+        if (option != 'n' || shoal_option_int("train", "-n", optarg, 1,
+                                              SHOAL_OPTION_MAX_LOCAL_RANKS, nranks_p) != SHOAL_OK) {
             return -1;
         }
     }

@@ -79,8 +79,20 @@ if "$shoal" info 2>/dev/null | grep -q '^  cuda '; then
     chunk_is 4095 819000 run.device=cuda model.vocab=100 model.seq=4095 batch.local=1
     chunk_is 300 30182400 run.device=cuda model.vocab=50304 model.seq=2048 batch.local=8 run.head_chunk=300
 fi
-"$shoal" train "$@" optim.lr=1e6 optim.clip=0 run.steps=30 run.dir=diverged 2>err >/dev/null || fail "a run that diverges ends with $?"
+# A run whose loss is no number: it goes on if asked to, else it ends after three such steps, on all ranks, with whole records.
+"$shoal" train "$@" optim.lr=1e6 optim.clip=0 run.steps=30 run.nan_steps=0 run.dir=diverged 2>err >/dev/null || fail "a run that diverges ends with $?"
 grep -q 'warning: step [0-9]*: the loss is -*\(nan\|inf\); training has diverged' err || fail "no word of a loss that is no number: $(cat err)"
+first=$(sed -n 's/.*step \([0-9]*\): the loss is .*/\1/p' err)
+for ranks in 1 2; do
+    expect 1 "error: training diverged: the loss is no finite number since step $first, at step $((first + 2)) it is" \
+        train -n "$ranks" "$@" optim.lr=1e6 optim.clip=0 run.steps=30 batch.local=$((2 / ranks)) run.dir="ended$ranks"
+    grep -q '"status": "training diverged"' "ended$ranks"/summary.json ||
+        fail "$ranks ranks: the summary does not say that training diverged"
+    for rank in $(seq 0 $((ranks - 1))); do
+        [ "$(wc -l <"ended$ranks/rank-0000$rank.jsonl")" = $((first + 2)) ] ||
+            fail "rank $rank of $ranks has not $((first + 2)) steps"
+    done
+done
 
 # Whichever standard descriptors are closed, a run of two ranks ends well, and only records are in its records.
 for closed in '' '<&-' '>&-' '2>&-' '<&- >&-' '<&- 2>&-' '>&- 2>&-' '<&- >&- 2>&-'; do

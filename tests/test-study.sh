@@ -81,7 +81,7 @@ done
 grep -q 'needs 90 GiB, has 80 GiB' out/report.md || fail 'the report does not say why'
 
 # Ends that are none: they run again, and only they.
-for end in segv:crash fail:crash mute:crash lost:hang 'config:bad config' 'wrong:wrong loss' 'nan:wrong loss'; do
+for end in segv:crash fail:crash mute:crash lost:hang 'config:bad config' diverged:diverged 'wrong:wrong loss' 'nan:wrong loss'; do
     anew
     fates "n1r2-full-b4-s1 ${end%%:*}"
     study 1

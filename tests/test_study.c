@@ -54,6 +54,9 @@ static const struct {
      SHOAL_VERDICT_NO_MEMORY, "kernel"},
     {{.wait_status = EXITED(137), .log = "srun: error: n1: task 0: Killed\n"}, SHOAL_VERDICT_CRASH, "nothing says by whom"},
     {{.wait_status = EXITED(5), .summary_code = 2, .log = ""}, SHOAL_VERDICT_BAD_CONFIG, "configuration"},
+    {{.wait_status = EXITED(1), .diverged = true, .summary_code = 1, .log = "shoal: error: rank 1 failed with exit code 1\n"},
+     SHOAL_VERDICT_DIVERGED, "exit code 1"},
+    {{.wait_status = EXITED(1), .diverged = true, .summary_code = 1, .log = ""}, SHOAL_VERDICT_DIVERGED, "training diverged"},
     {{.wait_status = EXITED(1), .log = "srun: error: Unable to create step\n"}, SHOAL_VERDICT_CRASH, "exit code 1"},
 
     /* The local launcher: a rank's death by signal makes it return 5. */
