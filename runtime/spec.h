@@ -52,7 +52,6 @@ typedef struct {
     size_t             tp;       /* ranks per tensor-parallel group; 1 in this version */
     size_t             prefetch; /* units gathered ahead of use */
     const char        *transport;
-    const char        *bootstrap;
     shoal_recompute_t  recompute;
     size_t             gather_ctas, reduce_ctas; /* NCCL: thread blocks of a lane's collectives at most; 0: it chooses */
     shoal_cta_policy_t gather_policy;

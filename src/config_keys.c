@@ -80,7 +80,6 @@ const shoal_key_t shoal_keys[] = {
     SIZE(parallel, prefetch, 0, SHOAL_PREFETCH_MAX, "1", "units gathered ahead of use"),
     NAME(parallel, transport, CHOICES("auto", "self", "mpi", "ucx", "nccl"), "auto",
          "what collectives run on; among GPUs, ucx and mpi go through pinned host memory"),
-    NAME(parallel, bootstrap, CHOICES("auto", "pmix", "mpi", "local"), "auto", "how ranks find each other"),
     ENUM(parallel, recompute, CHOICES("none", "selective", "full"), "none", "activations computed again in the backward pass"),
     SIZE(parallel, gather_ctas, 0, 32, "0",
          "NCCL: thread blocks of a gather at most, and multiprocessors that matmuls beside one leave free; 0: its choice, and none"),

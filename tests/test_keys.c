@@ -73,7 +73,6 @@ static const struct {
     {"parallel.tp", SAME, NULL, NULL},
     {"parallel.prefetch", SAME, NULL, NULL},
     {"parallel.transport", ROUNDS, NULL, NULL},
-    {"parallel.bootstrap", SAME, NULL, NULL},
     {"parallel.recompute", SAME, NULL, NULL},
     {"parallel.gather_ctas", SAME, NULL, NULL},
     {"parallel.reduce_ctas", SAME, NULL, NULL},
