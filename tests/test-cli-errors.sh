@@ -63,7 +63,7 @@ awk -v ops="$ops" '
 
 # The head's chunk and what its logits take are in the plan: as chosen for the device, at most the micro-batch, or as asked for.
 chunk_is() { # TOKENS BYTES ARGUMENT...
-    local want="$1 $2" got
+    want="$1 $2"
     shift 2
     got=$("$shoal" plan --json bench.conf model.heads=2 model.layers=1 machine.flops=1e9 machine.memory_gbs=1 "$@" |
         sed -n 's/.*"\(head_chunk\|logits_nbytes\)": *\([0-9]*\).*/\2/p' | paste -sd' ')
@@ -79,6 +79,7 @@ if "$shoal" info 2>/dev/null | grep -q '^  cuda '; then
     chunk_is 4095 819000 run.device=cuda model.vocab=100 model.seq=4095 batch.local=1
     chunk_is 300 30182400 run.device=cuda model.vocab=50304 model.seq=2048 batch.local=8 run.head_chunk=300
 fi
+
 # A run whose loss is no number: it goes on if asked to, else it ends after three such steps, on all ranks, with whole records.
 "$shoal" train "$@" optim.lr=1e6 optim.clip=0 run.steps=30 run.nan_steps=0 run.dir=diverged 2>err >/dev/null || fail "a run that diverges ends with $?"
 grep -q 'warning: step [0-9]*: the loss is -*\(nan\|inf\); training has diverged' err || fail "no word of a loss that is no number: $(cat err)"
@@ -115,6 +116,7 @@ if [ "$got" != 2 ] || [ "$(grep -c . err)" != 1 ] || ! grep -q '100 ranks need 3
     fail "100 ranks with 200 files each end with $got: $(cat err)"
 fi
 [ ! -e refused ] || fail 'a refused launch left records'
+
 expect 2 'no configuration file given' bench ops
 expect 2 '--steps 0: expects' bench ops --steps 0 bench.conf
 
