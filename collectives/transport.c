@@ -52,10 +52,10 @@ void shoal_transport_add(const shoal_transport_ops_t *ops)
     added = ops;
 }
 
-/* Whether a backend can serve: one rank has nothing to move, so that any memory will do. */
+/* `self` serves one rank, which has nothing to move, on any memory; the others serve their own kind of memory. */
 static bool serves(const shoal_transport_backend_t *backend, int size, bool queued)
 {
-    return size == 1 || (strcmp(backend->name, "self") != 0 && backend->queued == queued);
+    return strcmp(backend->name, "self") == 0 ? size == 1 : backend->queued == queued;
 }
 
 static const shoal_transport_ops_t *find_added(const char *name, int size, bool queued)
@@ -73,7 +73,7 @@ static shoal_status_t refuse(const char *name, int size, bool queued)
             used += (size_t)snprintf(list + used, sizeof(list) - used, " %s", b->name);
         }
     }
-    shoal_error("transport \"%s\" cannot serve %d ranks%s in this build; what can:%s", name, size, queued ? " on GPUs" : "",
+    shoal_error("transport \"%s\" cannot serve %d rank%s%s in this build; what can:%s", name, size, size == 1 ? "" : "s", queued ? " on GPUs" : "",
                 list[0] != '\0' ? list : " none");
     return SHOAL_ERR_CONFIG;
 }

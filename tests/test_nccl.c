@@ -377,7 +377,7 @@ static void test_bench_refuses(void **state)
         {"-d cuda --windows yes", "--windows yes: expects one of auto, off, on"},
         {"-d cuda --link-gbs 0", "--link-gbs 0: expects a number above 0"},
         {"-n 1 -d cuda -t self", "transport self does not work on a GPU's memory"},
-        {"-n 1 -t nccl", "transport nccl does not work on the host's memory"},
+        {"-n 1 -t nccl", "transport \"nccl\" cannot serve 1 rank in this build"},
     };
     for (size_t i = 0; i < sizeof(mistakes) / sizeof(mistakes[0]); i++) {
         capture_begin();
