@@ -31,10 +31,13 @@ for transport in mpi ucx; do
 done
 
 # A rank that stops is named, and the job ended, it too. The second line of defence is a limit that only says "hangs".
+# mpirun of Open MPI 4.1 at times falls over itself when its ranks end so: a signal in its own PMIx_server_finalize, behind
+# our last line, takes the exit code and is no fault of the ranks.
 for bootstrap in pmix mpi; do
     echo "test-mpirun: a stopped rank under $bootstrap"
     code=0
     said=$(SHOAL_TEST_LAUNCHED=$bootstrap timeout 90 mpirun -n 4 "$SHOAL_BUILDDIR/tests/test_bootstrap" 2>&1) || code=$?
+    case $said in *'mca_pmix_ext3x.so(ext3x_server_finalize'*) [ "$code" != 139 ] || code=5 ;; esac
     case $code.$said in
         5.*"at the stage \"the test's own stage\": waited 3 s in vain for rank 1"*) ;;
         *) echo "exit code $code: $said"; exit 1 ;;
