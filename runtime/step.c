@@ -68,24 +68,24 @@ static double activation_nbytes(const shoal_spec_t *spec)
 
 /* Of the longer of the two programs, nearly: a block has some 10 ops forward and 20 more backward,
  * a chunk of the head 2 and 2 more. */
-static double count_ops(const shoal_spec_t *spec)
+static double count_ops(const shoal_spec_t *spec, bool on_gpu)
 {
     bool   eval   = spec->run.eval_every > 0 && spec->data.valid[0] != '\0';
-    double micros = (double)spec->batch.accumulate,
-           rows   = (double)spec->batch.local * (double)spec->model.seq;
-    double chunks = ceil(rows / (spec->run.head_chunk > 0 ? (double)spec->run.head_chunk : 128.0));
-    double train  = micros * (30.0 * (double)spec->model.layers + 4.0 * chunks);
-    return eval ? fmax(train, micros * (double)spec->run.eval_batches *
-                                  (10.0 * (double)spec->model.layers + 2.0 * chunks))
-                : train;
+    double micros = (double)spec->batch.accumulate;
+    double rows   = (double)spec->batch.local * (double)spec->model.seq;
+    double chunks = ceil(rows / (double)shoal_transformer_head_chunk(spec, on_gpu));
+    double layers = (double)spec->model.layers;
+    double train  = micros * (30.0 * layers + 4.0 * chunks);
+    double valid  = micros * (double)spec->run.eval_batches * (10.0 * layers + 2.0 * chunks);
+    return eval ? fmax(train, valid) : train;
 }
 
-shoal_status_t shoal_step_check(const shoal_spec_t *spec, int nranks, bool say)
+shoal_status_t shoal_step_check(const shoal_spec_t *spec, int nranks, bool on_gpu, double available,
+                                bool say)
 {
-    double available = spec->run.memory_gib > 0.0 ? spec->run.memory_gib * 0x1p30 : INFINITY;
     double limit = fmin(available, SHOAL_STEP_MAX_NBYTES), state = state_nbytes(spec, nranks),
            widest = activation_nbytes(spec);
-    double nops   = count_ops(spec);
+    double nops   = count_ops(spec, on_gpu);
     if (state + widest > limit) {
         if (say) {
             shoal_error("the plan does not fit: a rank's parameters and optimizer alone need %.0f "

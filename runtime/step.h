@@ -39,11 +39,12 @@ enum { SHOAL_STEP_MAX_NOPS = 1 << 18 };
 
 /*
  * Refuses in a moment, from the table of tensors, what emission and planning would take long over:
- * SHOAL_ERR_PLAN when a rank's state and its largest activation alone are more than run.memory_gib
- * or what a machine addresses, or when a step has so many ops that planning it is out of the question. The reason is
- * logged if `say`, which one rank should.
+ * SHOAL_ERR_PLAN when a rank's state and its largest activation alone are more than `available`
+ * bytes (INFINITY: not known) or what a machine addresses, or when a step has so many ops that
+ * planning it is out of the question. The reason is logged if `say`, which one rank should.
  */
-shoal_status_t shoal_step_check(const shoal_spec_t *spec, int nranks, bool say);
+shoal_status_t shoal_step_check(const shoal_spec_t *spec, int nranks, bool on_gpu, double available,
+                                bool say);
 
 /*
  * Emits and plans. The device is asked for workspace sizes, the transport for staging sizes; neither is otherwise touched.

@@ -245,7 +245,9 @@ static shoal_status_t take_seat(shoal_trainer_t *trainer)
 static shoal_status_t assemble(shoal_trainer_t *trainer)
 {
     const shoal_spec_t *spec = trainer->spec;
-    SHOAL_TRY(shoal_step_check(spec, trainer->peers.size, trainer->peers.rank == 0));
+    double available = spec->run.memory_gib > 0.0 ? spec->run.memory_gib * 0x1p30 : INFINITY;
+    SHOAL_TRY(shoal_step_check(spec, trainer->peers.size, trainer->device->ops->stream != NULL,
+                               available, trainer->peers.rank == 0));
     SHOAL_TRY(shoal_step_create(spec, trainer->peers.size, trainer->peers.rank, trainer->device, trainer->transport_ops, &trainer->step));
     SHOAL_TRY(open_data(trainer));
     return alloc_ahead(trainer);

@@ -4,6 +4,7 @@
  * the schedule itself or its timeline. It emits the same programs as `train`, for a rank of a world that need not exist.
  */
 #include <getopt.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,8 +42,9 @@ static void print_usage(FILE *to)
           "that `shoal train -n RANKS`\n"
           "would give a rank on this host, and says how many; run.threads decides it where a job "
           "will run elsewhere.\n"
-          "With run.memory_gib, parameters and optimizer that alone are larger than it are "
-          "refused with exit code 3.\n"
+          "A plan that does not fit into run.memory_gib, or the device, is printed and called so; "
+          "one that no machine\n"
+          "could hold is refused with exit code 3.\n"
           "What times assume of the machine is printed with them, and where it is from; the keys "
           "machine.* set it. The GPU\n"
           "that is planned for with run.device=cuda is machine.gpu; how ranks lie on nodes, "
@@ -105,14 +107,17 @@ static shoal_status_t plan(const shoal_spec_t *spec, const options_t *options)
     shoal_device_t              *device;
     shoal_step_t                 step;
     shoal_affinity_t             affinity;
-    SHOAL_TRY(shoal_step_check(spec, options->nranks, true));
     /* The rule of a run: a rank's threads are its share of this host, and so is what is measured. */
     SHOAL_TRY(shoal_affinity_settle(options->rank, options->nranks, (int)spec->run.threads,
                                     &affinity));
     shoal_device_config_t config = shoal_device_config(spec, 0, affinity.nthreads);
     config.plan_only             = true;
     SHOAL_TRY(shoal_device_open(spec->run.device, &config, &device));
-    shoal_status_t status = shoal_transport_find(spec->parallel.transport, options->nranks, device->ops->stream != NULL, &transport);
+    bool           on_gpu = device->ops->stream != NULL;
+    shoal_status_t status = shoal_transport_find(spec->parallel.transport, options->nranks, on_gpu, &transport);
+    if (status == SHOAL_OK) { /* What does not fit into run.memory_gib is planned all the same, and said. */
+        status = shoal_step_check(spec, options->nranks, on_gpu, INFINITY, true);
+    }
     if (status == SHOAL_OK) {
         status = shoal_step_create(spec, options->nranks, options->rank, device, transport, &step);
     }

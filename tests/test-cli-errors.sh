@@ -202,7 +202,7 @@ expect 2 'bench ops: --warmup 1x: expects a whole number from 0' bench ops --war
 expect 3 'the plan does not fit: a rank' plan good.conf model.heads=4000 model.layers=4000
 expect 3 'the plan does not fit: a rank' train good.conf model.heads=4000 model.layers=4000
 expect 3 'the plan does not fit: a step' plan good.conf batch.accumulate=1000000
-expect 3 'GiB) are available' plan good.conf run.memory_gib=0.001 model.heads=4
+expect 3 'GiB) are available' train good.conf run.memory_gib=0.001 model.heads=4
 expect 2 'option --kyes: unknown' info --kyes
 expect 0 '' info -n 4 good.conf batch.global=64
 grep -Eq '^batch.accumulate +2 +# derived$' out || fail 'info does not show a derived value with its source'
