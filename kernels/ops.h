@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The op table: what every device must be able to compute. An op is a kind, its dimensions (a union of small structs)
- * and up to SHOAL_OP_MAX_ARGS pointers, whose meaning per kind is the contract below. The program (runtime/program.h)
+ * and up to SHOAL_OP_MAX_ARGS pointers, whose meaning per kind is the contract below. The program (runtime/program/program.h)
  * stores ops of this type; a device (kernels/device.h) runs them.
  *
  * Letters: B sequences, T tokens per sequence, N = B*T tokens, C model width, H query heads, K key/value heads,

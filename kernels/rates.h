@@ -2,7 +2,7 @@
 /*
  * How long matmuls, attention, other ops and collectives take on one kind of GPU: formulas with
  * constants that were fitted to public tables of measured times. A device that knows such constants
- * points at them in its info; runtime/cost.c has the formulas.
+ * points at them in its info; runtime/execute/cost.c has the formulas.
  */
 #ifndef SHOAL_KERNELS_RATES_H
 #define SHOAL_KERNELS_RATES_H

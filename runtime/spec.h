@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What a run is, as plain data: the configuration after parsing, defaults and validation (src/config.h fills it), and the
+ * What a run is, as plain data: the configuration after parsing, defaults and validation (src/config/config.h fills it), and the
  * only description of the run that the runtime sees. Letters as in kernels/ops.h. Strings are owned by the configuration.
  */
 #ifndef SHOAL_RUNTIME_SPEC_H

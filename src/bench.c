@@ -3,7 +3,7 @@
  * `shoal bench collectives`, also the bench that is meant when none is named: the collectives of every transport that can serve these
  * ranks, timed and checked in one run. The ranks are those of the launcher, or forked here with -n.
  */
-#include "src/bench.h"
+#include "src/bench/bench.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -13,10 +13,10 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "runtime/affinity.h"
+#include "runtime/bootstrap/affinity.h"
 #include "src/commands.h"
-#include "src/config_keys.h"
-#include "src/option.h"
+#include "src/config/keys.h"
+#include "src/config/option.h"
 
 static const char usage[] =
     "Usage: shoal bench [collectives] [OPTION]...\n"

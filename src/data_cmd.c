@@ -2,7 +2,7 @@
 /*
  * `shoal data`: byte-level token files from any files, and a look into token files from elsewhere. The stream may come from a
  * pipe, so its length is known only at its end: all of it goes to the training file first, then the validation part is cut off its
- * tail. Both files appear under their names complete, or not at all (src/atomic_file.h).
+ * tail. Both files appear under their names complete, or not at all (base/atomic_file.h).
  */
 #include <errno.h>
 #include <getopt.h>
@@ -16,10 +16,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "runtime/data.h"
-#include "src/atomic_file.h"
+#include "runtime/execute/data.h"
+#include "base/atomic_file.h"
 #include "src/commands.h"
-#include "src/option.h"
+#include "src/config/option.h"
 
 enum { CHUNK = 1 << 16 }; /* bytes read at a time */
 

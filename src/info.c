@@ -4,7 +4,7 @@
  * thing to ask for when somebody else's run goes wrong, and it fails when a backend of the build does not start.
  */
 #include "src/info.h"
-#include "src/option.h"
+#include "src/config/option.h"
 
 #include <getopt.h>
 #include <stdbool.h>
@@ -14,7 +14,7 @@
 
 #include "base/log.h"
 #include "src/commands.h"
-#include "src/config.h"
+#include "src/config/config.h"
 
 static const char usage[] =
     "Usage: shoal info [--ranks N] [CONFIG] [group.key=value]...\n"

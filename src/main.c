@@ -16,7 +16,7 @@
 #include "base/output.h"
 #include "base/status.h"
 #include "src/commands.h"
-#include "src/nearest.h"
+#include "src/config/nearest.h"
 
 static const struct {
     const char *name;

@@ -10,13 +10,13 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "runtime/affinity.h"
-#include "runtime/cost.h"
-#include "runtime/trace.h"
-#include "runtime/trainer.h"
+#include "runtime/bootstrap/affinity.h"
+#include "runtime/execute/cost.h"
+#include "runtime/execute/trace.h"
+#include "runtime/execute/trainer.h"
 #include "src/commands.h"
-#include "src/config.h"
-#include "src/option.h"
+#include "src/config/config.h"
+#include "src/config/option.h"
 #include "src/plan_print.h"
 
 typedef struct {

@@ -6,8 +6,8 @@
 #ifndef SHOAL_SRC_PLAN_PRINT_H
 #define SHOAL_SRC_PLAN_PRINT_H
 
-#include "runtime/cost.h"
-#include "runtime/trainer.h"
+#include "runtime/execute/cost.h"
+#include "runtime/execute/trainer.h"
 
 typedef struct {
     const shoal_step_t *step;

@@ -11,13 +11,13 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "runtime/record.h"
+#include "runtime/execute/record.h"
 #include "src/commands.h"
-#include "src/report_data.h"
-#include "src/report_doc.h"
-#include "src/report_json.h"
-#include "src/report_plot.h"
-#include "src/report_sections.h"
+#include "src/report/data.h"
+#include "src/report/doc.h"
+#include "base/json.h"
+#include "src/report/plot.h"
+#include "src/report/sections.h"
 
 static const char help[] =
     "Usage: shoal report DIR\n"

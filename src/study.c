@@ -17,14 +17,14 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "runtime/record.h"
+#include "runtime/execute/record.h"
 #include "src/commands.h"
-#include "src/config.h"
+#include "src/config/config.h"
 #include "src/report.h"
-#include "src/study_command.h"
-#include "src/study_gate.h"
-#include "src/study_print.h"
-#include "src/study_run.h"
+#include "src/study/command.h"
+#include "src/study/gate.h"
+#include "src/study/print.h"
+#include "src/study/run.h"
 
 static const char help[] =
     "Usage: shoal study [OPTION]... CONFIG [key=value]...\n"

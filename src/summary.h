@@ -2,16 +2,16 @@
 /*
  * What a run reports of itself: run.json (what was run) and summary.json (what came out). Medians and spreads are over the
  * steps after study.warmup; MFU is model flops over wall time and peak, in both conventions of counting attention
- * (runtime/model.h).
+ * (runtime/model/model.h).
  */
 #ifndef SHOAL_SRC_SUMMARY_H
 #define SHOAL_SRC_SUMMARY_H
 
 #include <jansson.h>
 
-#include "runtime/cost.h"
-#include "runtime/trainer.h"
-#include "src/config.h"
+#include "runtime/execute/cost.h"
+#include "runtime/execute/trainer.h"
+#include "src/config/config.h"
 
 /* Everything that one rank has gathered by the end of its run. */
 typedef struct {

@@ -18,10 +18,10 @@
 #include "base/log.h"
 #include "base/start.h"
 #include "base/time.h"
-#include "runtime/trace.h"
+#include "runtime/execute/trace.h"
 #include "src/commands.h"
 #include "src/live.h"
-#include "src/option.h"
+#include "src/config/option.h"
 #include "src/summary.h"
 
 typedef struct {

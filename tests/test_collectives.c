@@ -19,7 +19,7 @@
 
 #include "base/time.h"
 #include "collectives/transport.h"
-#include "runtime/bootstrap.h"
+#include "runtime/bootstrap/bootstrap.h"
 #include "tests/rank_check.h"
 
 enum { GUARD_NBYTES = 64, GUARD = 0x5a, PEER_LIMIT_MS = 30000 };

@@ -12,9 +12,9 @@
 
 #include <cmocka.h>
 
-#include "src/config.h"
-#include "src/config_keys.h"
-#include "src/nearest.h"
+#include "src/config/config.h"
+#include "src/config/keys.h"
+#include "src/config/nearest.h"
 #include "tests/capture.h"
 
 enum { MAX_WORDS = 8 };

@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-#include "src/config.h"
-#include "src/config_keys.h"
+#include "src/config/config.h"
+#include "src/config/keys.h"
 #include "tests/capture.h"
 
 static void write_text(const char *path, const char *text)

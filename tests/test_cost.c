@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "kernels/op_table.h"
-#include "runtime/cost.h"
+#include "runtime/execute/cost.h"
 
 static const shoal_rates_t h100 = {
     .name            = "H100",

@@ -12,7 +12,7 @@
 #include <endian.h>
 #include <jansson.h>
 
-#include "runtime/data.h"
+#include "runtime/execute/data.h"
 #include "tests/capture.h"
 
 static char first_directory[2048]; /* where the test was started: the top of the tree, without SHOAL_SRCDIR */

@@ -19,7 +19,7 @@
 
 #include "base/time.h"
 #include "src/commands.h"
-#include "src/report_json.h"
+#include "base/json.h"
 #include "tests/child.h"
 #include "tests/fuzz_case.h"
 

@@ -24,8 +24,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "collectives/host.h"
-#include "runtime/bootstrap.h"
+#include "collectives/ucx/host.h"
+#include "runtime/bootstrap/bootstrap.h"
 #include "tests/rank_check.h"
 
 enum { NRANKS = 3, NOBODY = 65534 };

@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 #include "src/commands.h"
-#include "src/config_keys.h"
-#include "src/report_json.h"
+#include "src/config/keys.h"
+#include "base/json.h"
 #include "tests/child.h"
 
 enum { NSTEPS = 3, MAX_VALUES = 16, VALUE_NBYTES = 512, LINE_NBYTES = 4096, DEADLINE_S = 300 };

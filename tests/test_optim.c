@@ -15,7 +15,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "runtime/optim.h"
+#include "runtime/model/optim.h"
 
 static void assert_close(double value, double expected)
 {

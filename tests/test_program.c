@@ -2,7 +2,7 @@
 /*
  * The plan on programs that no model emits: random ops over random buffers on random lanes. The arena must never give live buffers
  * the same space, and edges must order every pair of conflicting ops; both are checked here against definitions written another
- * way than runtime/memplan.c and runtime/edges.c do it. Then a few programs small enough to be right by eye.
+ * way than runtime/program/memplan.c and runtime/program/edges.c do it. Then a few programs small enough to be right by eye.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,9 +16,9 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "runtime/emit.h"
-#include "runtime/model.h"
-#include "runtime/program.h"
+#include "runtime/program/emit.h"
+#include "runtime/model/model.h"
+#include "runtime/program/program.h"
 
 static uint64_t random_stream, random_index;
 

@@ -13,7 +13,7 @@
 #include <dirent.h>
 #include <sys/mount.h>
 
-#include "runtime/record.h"
+#include "runtime/execute/record.h"
 #include "tests/capture.h"
 
 static void test_quantiles(void **state)

@@ -13,9 +13,9 @@
 
 #include <cmocka.h>
 
-#include "src/report_data.h"
-#include "src/report_json.h"
-#include "src/report_text.h"
+#include "src/report/data.h"
+#include "base/json.h"
+#include "src/report/text.h"
 #include "tests/capture.h"
 
 static char fixture[4096];

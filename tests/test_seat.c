@@ -12,9 +12,9 @@
 #include <cmocka.h>
 
 #include "kernels/device.h"
-#include "runtime/affinity.h"
-#include "runtime/near.h"
-#include "runtime/seat.h"
+#include "runtime/bootstrap/affinity.h"
+#include "runtime/bootstrap/near.h"
+#include "runtime/bootstrap/seat.h"
 #include "tests/capture.h"
 
 enum { MAX_GPUS = 4 };

@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 #include "kernels/device.h"
-#include "runtime/bootstrap.h"
+#include "runtime/bootstrap/bootstrap.h"
 #include "tests/capture.h"
 #include "tests/standin/standin.h"
 #include "tests/train_run.h"

@@ -13,8 +13,8 @@
 #include <signal.h>
 
 #include "src/live.h"
-#include "src/study_gate.h"
-#include "src/study_verdict.h"
+#include "src/study/gate.h"
+#include "src/study/verdict.h"
 #include "tests/capture.h"
 
 /* As wait(2) has them. */

@@ -12,8 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "runtime/trainer.h"
-#include "src/config.h"
+#include "runtime/execute/trainer.h"
+#include "src/config/config.h"
 
 void (*train_run_after_step)(size_t step);
 bool train_run_orderly;

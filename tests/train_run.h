@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "runtime/bootstrap.h"
+#include "runtime/bootstrap/bootstrap.h"
 
 enum { TRAIN_RUN_MAX_STEPS = 16, TRAIN_RUN_MAX_WORDS = 48 };
 
