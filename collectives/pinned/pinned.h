@@ -101,16 +101,16 @@ typedef struct {
     shoal_pinned_comm_t *comms;
 } shoal_pinned_t;
 
-/* Elements of each member's n in a slice; the last slice of a collective may have fewer. */
+/* slices.c. Elements of each member's n in a slice; the last slice of a collective may have fewer. */
 size_t shoal_pinned_slice_nelem(const shoal_pinned_comm_t *comm, shoal_coll_kind_t kind, shoal_dtype_t dtype);
 
 /* Slice `index` of a collective, of m elements, as a collective on its slot. */
 shoal_coll_t shoal_pinned_slot(const shoal_pinned_comm_t *comm, size_t index, shoal_coll_kind_t kind, shoal_dtype_t dtype, size_t m);
 
-/* pinned_queue.c: the table's `enqueue`. */
+/* queue.c: the table's `enqueue`. */
 shoal_status_t shoal_pinned_enqueue(shoal_comm_t *comm, const shoal_coll_t *coll, void *queue);
 
-/* pinned_thread.c. start: where there are groups. stop returns when the thread has ended, with collectives left as they are. */
+/* thread.c. start: where there are groups. stop returns when the thread has ended, with collectives left as they are. */
 shoal_status_t shoal_pinned_start(shoal_pinned_t *transport);
 void           shoal_pinned_stop(shoal_pinned_t *transport);
 

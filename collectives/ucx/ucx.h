@@ -138,18 +138,18 @@ static inline shoal_ucx_transport_t *shoal_ucx_of(shoal_transport_t *base)
     return (shoal_ucx_transport_t *)base;
 }
 
-/* ucx_comm.c: making and unmaking groups, as transport.h says. */
+/* comm.c: making and unmaking groups, as transport.h says. */
 shoal_status_t shoal_ucx_comm_create(shoal_transport_t *transport, const shoal_group_t *group, shoal_comm_t **comm_p);
 void           shoal_ucx_comm_destroy(shoal_comm_t *base);
 /* Frees the memory of a comm that is in no list any more. */
 void shoal_ucx_comm_free(shoal_ucx_comm_t *comm);
 
-/* ucx.c: moves everything as far as it goes. An error stays in the transport's status. */
+/* progress.c: moves everything as far as it goes. An error stays in the transport's status. */
 shoal_status_t shoal_ucx_progress_once(shoal_ucx_transport_t *t, bool *moved_p);
 /* Has a rank died? */
 shoal_status_t shoal_ucx_check_alive(shoal_ucx_transport_t *t);
 
-/* ucx_wait.c: sleeping and waking, as transport.h says. */
+/* wait.c: sleeping and waking, as transport.h says. */
 enum { SHOAL_UCX_SPIN_MAX_NS = 50000 }; /* what spin_ns begins with */
 shoal_status_t shoal_ucx_wait(shoal_transport_t *transport, int timeout_ms);
 void           shoal_ucx_wake(shoal_transport_t *transport);

@@ -32,16 +32,3 @@ void shoal_cpu_fill_ref(shoal_cpu_registry_t kernels)
         }
     }
 }
-
-void ref_reduce_parts(shoal_cpu_t *cpu, const float *partials, size_t stride, size_t offset, size_t count, void *gradient,
-                      shoal_dtype_t dtype, bool accumulate)
-{
-#pragma omp parallel for num_threads(cpu->nthreads) schedule(static)
-    for (size_t i = 0; i < count; i++) {
-        float sum = 0;
-        for (int part = 0; part < cpu->nthreads; part++) {
-            sum += partials[(size_t)part * stride + offset + i];
-        }
-        ref_store_gradient(gradient, dtype, i, sum, accumulate);
-    }
-}

@@ -23,11 +23,6 @@ enum { OLDEST_CAPABILITY = 80 };
  */
 static const size_t overhead_nbytes = (size_t)512 << 20;
 
-shoal_cuda_t *shoal_cuda_of(shoal_device_t *device)
-{
-    return (shoal_cuda_t *)device; /* base is the first member */
-}
-
 static void say_missing(const shoal_device_config_t *config, const char *why)
 {
     shoal_log(config->required ? SHOAL_LOG_ERROR : SHOAL_LOG_INFO, "device cuda: %s", why);
@@ -250,43 +245,6 @@ static shoal_status_t cuda_download(shoal_device_t *device, void *to_host, const
     return copy(device, to_host, from, nbytes, cudaMemcpyDeviceToHost);
 }
 
-/* The registry's row for an op; int32 (only FILL) is served as another type of four bytes. */
-static shoal_status_t find_kernel(shoal_cuda_t *cuda, const shoal_op_t *op, const shoal_cuda_kernel_t **kernel_p)
-{
-    if ((unsigned)op->kind >= SHOAL_OP_COMPUTE_COUNT) {
-        shoal_error("cuda: op %s is not a device's", shoal_op_kind_name(op->kind));
-        return SHOAL_ERR_INVALID;
-    }
-    *kernel_p = &cuda->kernels[op->kind][op->dtype == SHOAL_BF16 ? SHOAL_BF16 : SHOAL_F32];
-    return SHOAL_OK;
-}
-
-static shoal_status_t cuda_workspace(shoal_device_t *device, const shoal_op_t *op, size_t *nbytes_p)
-{
-    const shoal_cuda_kernel_t *kernel = NULL;
-    SHOAL_TRY(find_kernel(shoal_cuda_of(device), op, &kernel));
-#ifdef SHOAL_HAVE_CUDNN
-    SHOAL_TRY(shoal_cuda_cudnn_check(shoal_cuda_of(device), op));
-#endif
-    *nbytes_p = kernel->workspace != NULL ? kernel->workspace(shoal_cuda_of(device), op) : 0;
-    return SHOAL_OK;
-}
-
-static shoal_status_t cuda_run(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace)
-{
-    const shoal_cuda_kernel_t *kernel = NULL;
-    SHOAL_TRY(find_kernel(shoal_cuda_of(device), op, &kernel));
-    SHOAL_TRY(kernel->run(shoal_cuda_of(device), op, args, workspace));
-    return shoal_cuda_check(cudaGetLastError(), shoal_op_kind_name(op->kind));
-}
-
-shoal_status_t shoal_cuda_prepare(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace)
-{
-    const shoal_cuda_kernel_t *kernel = NULL;
-    SHOAL_TRY(find_kernel(shoal_cuda_of(device), op, &kernel));
-    return kernel->prepare != NULL ? kernel->prepare(shoal_cuda_of(device), op, args, workspace) : SHOAL_OK;
-}
-
 static shoal_status_t cuda_synchronize(shoal_device_t *device)
 {
     SHOAL_CUDA_TRY(cudaStreamSynchronize(shoal_cuda_of(device)->stream));
@@ -302,7 +260,7 @@ static shoal_status_t measure_product(shoal_device_t *device, const shoal_op_t *
         if (i == WARM_UP) {
             SHOAL_TRY(shoal_cuda_stream_ops.mark(device, SHOAL_QUEUE_COMPUTE, 0));
         }
-        SHOAL_TRY(cuda_run(device, op, args, work));
+        SHOAL_TRY(shoal_cuda_run(device, op, args, work));
     }
     SHOAL_TRY(shoal_cuda_stream_ops.mark(device, SHOAL_QUEUE_COMPUTE, 1));
     SHOAL_TRY(cuda_synchronize(device));
@@ -319,7 +277,7 @@ static shoal_status_t cuda_measure_peak(shoal_device_t *device, shoal_dtype_t dt
                          .dtype  = dtype,
                          .matmul = {.m = size, .n = size, .k = size, .lda = size, .ldb = size, .ldy = size, .trans_b = true, .alpha = 1,
                                     .out_dtype = dtype}};
-    SHOAL_TRY(cuda_workspace(device, &op, &work));
+    SHOAL_TRY(shoal_cuda_workspace(device, &op, &work));
     SHOAL_TRY(cuda_alloc(device, 3 * matrix + work, &memory));
     void          *args[SHOAL_OP_MAX_ARGS] = {memory, (char *)memory + matrix, NULL, (char *)memory + 2 * matrix};
     shoal_status_t status                  = shoal_cuda_noise(shoal_cuda_of(device), memory, 2 * matrix);
@@ -340,8 +298,8 @@ const shoal_device_ops_t shoal_cuda_device_ops = {
     .free         = cuda_free,
     .upload       = cuda_upload,
     .download     = cuda_download,
-    .workspace    = cuda_workspace,
-    .run          = cuda_run,
+    .workspace    = shoal_cuda_workspace,
+    .run          = shoal_cuda_run,
     .synchronize  = cuda_synchronize,
     .measure_peak = cuda_measure_peak,
 };

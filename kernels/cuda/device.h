@@ -5,11 +5,16 @@
 
 #include "kernels/cuda/cuda.h"
 
-shoal_cuda_t *shoal_cuda_of(shoal_device_t *device);
+static inline shoal_cuda_t *shoal_cuda_of(shoal_device_t *device)
+{
+    return (shoal_cuda_t *)device; /* base is the first member */
+}
 
 extern const shoal_stream_ops_t shoal_cuda_stream_ops; /* stream.c */
 
-/* device.c: the slot `prepare`. */
+/* run.c: the slots of these names of kernels/device.h. */
+shoal_status_t shoal_cuda_workspace(shoal_device_t *device, const shoal_op_t *op, size_t *nbytes_p);
+shoal_status_t shoal_cuda_run(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace);
 shoal_status_t shoal_cuda_prepare(shoal_device_t *device, const shoal_op_t *op, void *const *args, void *workspace);
 
 /* stream.c: the queues, and what belongs to them. */

@@ -13,13 +13,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "base/watchdog.h"
 #include "runtime/bootstrap/backend.h"
 
 enum {
     BOOT_ID_NBYTES = 40,
     NAMING_S       = 2, /* how long a rank waits only to have a missing one named */
-    ABORT_S        = 5, /* how long the launcher's library may take to end the job */
 };
 
 typedef struct {
@@ -200,18 +198,6 @@ static shoal_status_t find_hosts(shoal_bootstrap_t *b)
 
 /* ---- The interface ---- */
 
-static double first_patience_s = SHOAL_BOOTSTRAP_PATIENCE_S;
-
-void shoal_bootstrap_set_patience(double seconds)
-{
-    first_patience_s = seconds;
-}
-
-double shoal_bootstrap_first_patience(void)
-{
-    return first_patience_s;
-}
-
 void shoal_bootstrap_hurry(shoal_bootstrap_t *bootstrap, shoal_status_t status)
 {
     if (status == SHOAL_ERR_PEER && bootstrap->patience_s > NAMING_S) {
@@ -227,7 +213,7 @@ shoal_status_t shoal_bootstrap_open(const char *name, shoal_bootstrap_t **bootst
     SHOAL_TRY(choose_backend(name, &launcher, &ops));
     SHOAL_TRY(ops->open(&b));
     b->ops        = ops;
-    b->patience_s = first_patience_s;
+    b->patience_s = shoal_bootstrap_first_patience();
     b->stage      = "the ranks finding each other";
 
     shoal_status_t status = check_not_alone(b, &launcher);
@@ -287,18 +273,6 @@ static void peers_give_up(void *context, const char *doing)
         shoal_error("waited in vain in %s, which does not tell for whom", doing);
     }
     _exit(shoal_status_exit_code(SHOAL_ERR_PEER));
-}
-
-/* ---- Ending a job through a library that may hang itself ---- */
-
-static void leave(void *argument)
-{
-    _exit((int)(intptr_t)argument);
-}
-
-void shoal_bootstrap_leave_soon(int exit_code)
-{
-    (void)shoal_watchdog_start(ABORT_S, leave, (void *)(intptr_t)exit_code);
 }
 
 shoal_peers_t shoal_bootstrap_peers(shoal_bootstrap_t *bootstrap)

@@ -59,7 +59,7 @@ void           shoal_executor_forget_recordings(shoal_executor_t *executor);
 void           shoal_executor_unbind_stream(shoal_executor_t *executor, shoal_bound_t *bound);
 shoal_status_t shoal_executor_run_stream(shoal_executor_t *executor, shoal_bound_t *bound, shoal_times_t *times_p);
 
-/* Says, unless the status is SHOAL_OK, in which op that was; returns the status. */
+/* executor_wait.c: says, unless the status is SHOAL_OK, in which op that was; returns the status. */
 shoal_status_t shoal_executor_name_failure(const shoal_bound_t *bound, int32_t i,
                                            shoal_status_t status);
 

@@ -131,17 +131,6 @@ shoal_status_t shoal_executor_bind_stream(shoal_executor_t *executor, shoal_boun
     return stream->reserve_signals(device, program->nnodes + SHOAL_QUEUE_COUNT);
 }
 
-shoal_status_t shoal_executor_name_failure(const shoal_bound_t *bound, int32_t i,
-                                           shoal_status_t status)
-{
-    char what[128];
-    if (status != SHOAL_OK) {
-        shoal_program_describe(bound->program, i, what, sizeof(what));
-        shoal_error("that was in %s", what);
-    }
-    return status;
-}
-
 /* Every compute op, on an arena of noise: here, where no other rank waits, and not in the first step, where all would. */
 shoal_status_t shoal_executor_prepare_stream(shoal_executor_t *executor, const shoal_bound_t *bound)
 {

@@ -12,6 +12,17 @@
 #include "base/time.h"
 #include "runtime/execute/executor_private.h"
 
+shoal_status_t shoal_executor_name_failure(const shoal_bound_t *bound, int32_t i,
+                                           shoal_status_t status)
+{
+    char what[128];
+    if (status != SHOAL_OK) {
+        shoal_program_describe(bound->program, i, what, sizeof(what));
+        shoal_error("that was in %s", what);
+    }
+    return status;
+}
+
 /* An error of the device shows up here, at the end of everything that was enqueued. */
 static shoal_status_t name_device_error(shoal_executor_t *executor, const shoal_bound_t *bound,
                                         shoal_status_t status)

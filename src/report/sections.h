@@ -5,23 +5,20 @@
 
 #include "src/report/data.h"
 #include "src/report/doc.h"
+#include "src/report/drawn.h"
 
-/* Adds the plot of that name where it was drawn. */
-typedef struct shoal_report_figures shoal_report_figures_t;
-void shoal_report_add_figure(const shoal_report_figures_t *figures, const char *name, shoal_doc_t *doc);
-
-/* report_sections.c: what was run, and the figures of merit. */
+/* sections.c: what was run, and the figures of merit. */
 void shoal_section_header(const shoal_report_t *report, shoal_doc_t *doc);
 void shoal_section_failures(const shoal_report_t *report, shoal_doc_t *doc);
 void shoal_section_config(const shoal_report_t *report, shoal_doc_t *doc);
 
-/* report_tables.c: what was measured, a row for each row of the study. */
-void shoal_section_scaling(const shoal_report_t *report, const shoal_report_figures_t *figures, shoal_doc_t *doc);
+/* tables.c: what was measured, a row for each row of the study. */
+void shoal_section_scaling(const shoal_report_t *report, const shoal_drawn_t *drawn, shoal_doc_t *doc);
 void shoal_section_compare(const shoal_report_t *report, shoal_doc_t *doc);
-void shoal_section_comm(const shoal_report_t *report, const shoal_report_figures_t *figures, shoal_doc_t *doc);
-void shoal_section_ranks(const shoal_report_t *report, const shoal_report_figures_t *figures, shoal_doc_t *doc);
+void shoal_section_comm(const shoal_report_t *report, const shoal_drawn_t *drawn, shoal_doc_t *doc);
+void shoal_section_ranks(const shoal_report_t *report, const shoal_drawn_t *drawn, shoal_doc_t *doc);
 
-/* report_costs.c: memory, arithmetic, time. */
+/* costs.c: memory, arithmetic, time. */
 void shoal_section_memory(const shoal_report_t *report, shoal_doc_t *doc);
 void shoal_section_prediction(const shoal_report_t *report, shoal_doc_t *doc);
 void shoal_section_mfu(const shoal_report_t *report, shoal_doc_t *doc);

@@ -68,7 +68,7 @@ static void explain_scaling(const shoal_report_t *report, shoal_doc_t *doc)
     }
 }
 
-void shoal_section_scaling(const shoal_report_t *report, const shoal_report_figures_t *figures, shoal_doc_t *doc)
+void shoal_section_scaling(const shoal_report_t *report, const shoal_drawn_t *drawn, shoal_doc_t *doc)
 {
     char per_unit[48];
     snprintf(per_unit, sizeof(per_unit), "Throughput per %s", report->unit);
@@ -82,9 +82,9 @@ void shoal_section_scaling(const shoal_report_t *report, const shoal_report_figu
         add_scaling_row(&report->rows[i], doc);
     }
     explain_scaling(report, doc);
-    shoal_report_add_figure(figures, "throughput", doc);
-    shoal_report_add_figure(figures, "multiplier", doc);
-    shoal_report_add_figure(figures, "loss", doc);
+    shoal_drawn_add(drawn, "throughput", doc);
+    shoal_drawn_add(drawn, "multiplier", doc);
+    shoal_drawn_add(drawn, "loss", doc);
 }
 
 /* ---- Sharding and batch compared ---- */
@@ -245,7 +245,7 @@ static void add_comm_row(const shoal_report_row_t *row, shoal_doc_t *doc)
     shoal_doc_cell(doc, "%s", shoal_text_percent(row->exposed_ms / row->step_ms).s);
 }
 
-void shoal_section_comm(const shoal_report_t *report, const shoal_report_figures_t *figures, shoal_doc_t *doc)
+void shoal_section_comm(const shoal_report_t *report, const shoal_drawn_t *drawn, shoal_doc_t *doc)
 {
     static const char *const columns[] = {"<Configuration", "Step (ms)",          "Gather (ms)",      "exposed (ms)",
                                           "Reduce (ms)",    "exposed (ms)",       "Exposed in all (ms)", "of communication",
@@ -263,8 +263,8 @@ void shoal_section_comm(const shoal_report_t *report, const shoal_report_figures
             add_comm_row(&report->rows[i], doc);
         }
     }
-    shoal_report_add_figure(figures, "comm", doc);
-    shoal_report_add_figure(figures, "step", doc);
+    shoal_drawn_add(drawn, "comm", doc);
+    shoal_drawn_add(drawn, "step", doc);
 }
 
 /* ---- Ranks ---- */
@@ -324,7 +324,7 @@ static void add_rank_table(const shoal_report_row_t *row, shoal_doc_t *doc)
     }
 }
 
-void shoal_section_ranks(const shoal_report_t *report, const shoal_report_figures_t *figures, shoal_doc_t *doc)
+void shoal_section_ranks(const shoal_report_t *report, const shoal_drawn_t *drawn, shoal_doc_t *doc)
 {
     static const char *const  columns[] = {"<Configuration", "Slowest (tokens/s)", "Fastest (tokens/s)", "<Longest own work",
                                            "Compute and data (ms)", "over the median"};
@@ -343,7 +343,7 @@ void shoal_section_ranks(const shoal_report_t *report, const shoal_report_figure
             add_slowest_row(&report->rows[i], doc);
         }
     }
-    shoal_report_add_figure(figures, "per-rank", doc);
-    shoal_report_add_figure(figures, "ranks", doc);
+    shoal_drawn_add(drawn, "per-rank", doc);
+    shoal_drawn_add(drawn, "ranks", doc);
     add_rank_table(largest, doc);
 }
