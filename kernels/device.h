@@ -161,6 +161,8 @@ extern const shoal_device_ops_t shoal_cuda_device_ops;
 typedef struct {
     const char               *name;
     const shoal_device_ops_t *ops; /* NULL: in its module */
+    /* The driver's library, without which a machine has no such device, and how that is said. NULL: there is always one. */
+    const char *driver, *no_driver;
 } shoal_device_backend_t;
 
 /* Ended by a NULL name, in the order in which "auto" tries them: "cpu" is always there. */
