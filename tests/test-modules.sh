@@ -44,6 +44,14 @@ libraries='lib(cuda|cudart|cublasLt|cudnn|nccl)\.so'
 if ldd "$shoal" | grep -E "$libraries"; then
     fail "the program itself needs what belongs to a module"
 fi
+# On a machine without a GPU nothing else would notice that a program lacks what a module takes from it.
+for program in "$shoal" "$SHOAL_BUILDDIR/tests/test_kernels" "$SHOAL_BUILDDIR/tests/test_reference"; do
+    [ -x "$program" ] || continue
+    nm -D --defined-only "$program" | awk '{ print $3 }' | sort >exported
+    nm -D --undefined-only "$modules"/*.so | awk '$1 == "U" && $2 ~ /^shoal/ { print $2 }' | sort -u >wanted
+    [ -s wanted ] || fail "no module takes anything from the program"
+    [ -z "$(comm -13 exported wanted)" ] || fail "$program lacks what a module wants: $(comm -13 exported wanted)"
+done
 plan "$modules" cuda || fail "plan for a GPU ends with an error: $(cat err)"
 refused none 'there is no cuda.so in none'
 refused damaged 'damaged/cuda.so: file too short'
