@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Opening files to read, without the surprises of open(2): a FIFO that nobody writes to, a device
- * or a socket must not stop a process that has signals to obey. Nothing here logs; a failure is
+ * or a socket must not stop a process that has signals to obey. Nothing of that logs; a failure is
  * described by a constant string, or one that lives until the next call of strerror(), for the
- * caller's message.
+ * caller's message. And writing files whole.
  */
 #ifndef SHOAL_BASE_FILE_H
 #define SHOAL_BASE_FILE_H
@@ -39,5 +39,17 @@ ssize_t shoal_file_read_some(int fd, void *bytes_p, size_t nbytes);
  */
 shoal_status_t shoal_file_read(const char *path, shoal_file_kind_t kind, size_t max_nbytes,
                                char **bytes_p, size_t *nbytes_p, const char **why_p);
+
+/* ---- Writing (file_write.c). Failures but write_all's are logged: SHOAL_ERR_DATA. ---- */
+
+/* Writes everything; -1 with errno. A short write is continued, which brings out its cause. */
+int shoal_file_write_all(int fd, const char *bytes, size_t nbytes);
+
+/* Writes DIR/NAME whole or not at all: under another name first, which then takes the place of what was there. */
+shoal_status_t shoal_file_replace(const char *dir, const char *name, const void *bytes,
+                                  size_t nbytes);
+
+/* Makes DIR and its parents; no error where they exist already, whoever else makes them at the same time. */
+shoal_status_t shoal_file_make_directory(const char *dir);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The last line of a file that is still being written may be half there: it is no JSON, and ends the reading. */
+/* See the header. */
 #include "base/json.h"
 
 #include <math.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 
 enum { PATH_NBYTES = 4096 };
 
@@ -68,36 +69,52 @@ json_t *shoal_json_read(const char *dir, const char *name, size_t nbytes, char *
     return value;
 }
 
-static size_t read_losses(FILE *file, size_t n, double *losses_p)
+/* How many bytes the character has that begins here; 0: they are no UTF-8. jansson is the judge of that. */
+static size_t character_nbytes(const char *text)
 {
-    char  *line   = NULL;
-    size_t nbytes = 0, count = 0;
-    while (count < n && getline(&line, &nbytes, file) > 0) {
-        json_t *step = json_loads(line, 0, NULL);
-        if (step == NULL || shoal_json_number(step, "step") != (double)(count + 1)) {
-            json_decref(step);
-            break;
+    size_t n = strnlen(text, 4);
+    for (size_t i = 1; i <= n; i++) {
+        json_t *character = json_stringn(text, i);
+        if (character != NULL) {
+            json_decref(character);
+            return i;
         }
-        losses_p[count++] = shoal_json_number(step, "loss");
-        json_decref(step);
     }
-    free(line);
-    return count;
+    return 0;
 }
 
-size_t shoal_json_read_losses(const char *dir, size_t n, double *losses_p)
+json_t *shoal_json_escaped(const char *text)
 {
-    char path[PATH_NBYTES];
-    if (snprintf(path, sizeof(path), "%s/rank-00000.jsonl", dir) >= PATH_NBYTES) {
-        return 0;
+    json_t *json    = json_string(text);
+    char   *escaped = json == NULL ? malloc(4 * strlen(text) + 1) : NULL;
+    size_t  used    = 0;
+    if (escaped == NULL) {
+        return json;
     }
-    const char *why;
-    int         fd   = shoal_file_open(path, SHOAL_FILE_REGULAR, &why);
-    FILE       *file = fd < 0 ? NULL : fdopen(fd, "r");
-    if (file == NULL) {
-        return 0;
+    while (*text != '\0') {
+        size_t n = character_nbytes(text);
+        if (n == 0) {
+            used += (size_t)sprintf(escaped + used, "\\x%02x", (unsigned char)*text);
+        }
+        memcpy(escaped + used, text, n);
+        used += n;
+        text += n == 0 ? 1 : n;
     }
-    size_t count = read_losses(file, n, losses_p);
-    fclose(file);
-    return count;
+    json = json_stringn(escaped, used);
+    free(escaped);
+    return json;
+}
+
+shoal_status_t shoal_json_write(const char *dir, const char *name, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+    if (text == NULL) {
+        shoal_error("%s/%s: no memory, or a value that JSON cannot hold", dir, name);
+        return SHOAL_ERR_INTERNAL;
+    }
+    size_t nbytes         = strlen(text);
+    text[nbytes]          = '\n'; /* in place of the terminator: a text file ends with a newline */
+    shoal_status_t status = shoal_file_replace(dir, name, text, nbytes + 1);
+    free(text);
+    return status;
 }

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Reading records that may be incomplete: a run that was killed, an older version, a field that this device does not
- * have. What is missing is NaN or NULL, and everything above prints it as a dash.
+ * have. What is missing is NaN or NULL, and everything above prints it as a dash. And writing JSON whole.
  */
 #ifndef SHOAL_BASE_JSON_H
 #define SHOAL_BASE_JSON_H
 
 #include <jansson.h>
 #include <stddef.h>
+
+#include "base/status.h"
 
 /* The value at "a.b.c"; NULL where any part is missing. A NULL object is allowed. Borrowed. */
 json_t *shoal_json_at(const json_t *object, const char *path);
@@ -23,9 +25,12 @@ const char *shoal_json_text(const json_t *object, const char *path);
 json_t *shoal_json_read(const char *dir, const char *name, size_t nbytes, char *why_p);
 
 /*
- * The losses of steps 1, 2, ... of a run, from DIR/rank-00000.jsonl, as many as there are up to `n`. A loss that is no
- * number is NaN. Returns how many.
+ * A JSON string of any bytes, such as a path: those that are no UTF-8, which JSON cannot hold, are written as \xNN.
+ * A new reference; NULL without memory.
  */
-size_t shoal_json_read_losses(const char *dir, size_t n, double *losses_p);
+json_t *shoal_json_escaped(const char *text);
+
+/* Writes DIR/NAME whole or not at all, as shoal_file_replace does. `value` stays the caller's. */
+shoal_status_t shoal_json_write(const char *dir, const char *name, const json_t *value);
 
 #endif

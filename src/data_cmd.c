@@ -14,10 +14,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/atomic_file.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "runtime/execute/data.h"
-#include "base/atomic_file.h"
 #include "src/commands.h"
 #include "src/config/option.h"
 

@@ -3,8 +3,8 @@
  * `shoal info`: what this binary is, what it finds on this machine, and what a configuration comes to. It is the first
  * thing to ask for when somebody else's run goes wrong, and it fails when a backend of the build does not start.
  */
-#include "src/info.h"
 #include "src/config/option.h"
+#include "src/info.h"
 
 #include <getopt.h>
 #include <stdbool.h>

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
-#include "runtime/execute/record.h"
 #include "src/commands.h"
 #include "src/report/csv.h"
 #include "src/report/data.h"
@@ -69,7 +69,7 @@ static shoal_status_t write_as(const shoal_report_t *report, const shoal_doc_t *
         free(text);
         return SHOAL_ERR_NO_MEMORY;
     }
-    shoal_status_t status = shoal_record_write(report->dir, name, text, nbytes);
+    shoal_status_t status = shoal_file_replace(report->dir, name, text, nbytes);
     free(text);
     return status;
 }

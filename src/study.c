@@ -16,8 +16,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
-#include "runtime/execute/record.h"
 #include "src/commands.h"
 #include "src/config/config.h"
 #include "src/report.h"
@@ -158,7 +158,7 @@ static shoal_status_t find_program(shoal_study_t *study)
 static shoal_status_t lock_dir(session_t *session)
 {
     char path[PATH_MAX];
-    SHOAL_TRY(shoal_record_mkdir(session->study.dir));
+    SHOAL_TRY(shoal_file_make_directory(session->study.dir));
     snprintf(path, sizeof(path), "%s/.lock", session->study.dir);
     session->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (session->lock_fd < 0) {

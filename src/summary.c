@@ -8,7 +8,9 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/json.h"
 #include "base/log.h"
+#include "base/quantile.h"
 #include "base/start.h"
 
 /* What each rank contributes: medians over its measured steps, and what its start took. */
@@ -82,7 +84,7 @@ shoal_status_t shoal_summary_write_run(const shoal_trainer_t *trainer, const sho
         shoal_error("no memory for run.json");
         return SHOAL_ERR_NO_MEMORY;
     }
-    shoal_status_t status = shoal_record_json(trainer->spec->run.dir, "run.json", run);
+    shoal_status_t status = shoal_json_write(trainer->spec->run.dir, "run.json", run);
     json_decref(run);
     return status;
 }
@@ -100,7 +102,7 @@ static size_t pick(const shoal_outcome_t *outcome, size_t field_offset, double *
 static double median_of(const shoal_outcome_t *outcome, size_t field_offset, double *scratch)
 {
     size_t n = pick(outcome, field_offset, scratch);
-    return n > 0 ? shoal_record_quantile(scratch, n, 0.5) : NAN;
+    return n > 0 ? shoal_quantile(scratch, n, 0.5) : NAN;
 }
 
 #define MEDIAN(outcome, field, scratch) median_of(outcome, offsetof(shoal_step_record_t, field), scratch)
@@ -137,12 +139,12 @@ static json_t *spread_json(double *values, size_t n, bool deciles)
     if (n == 0) {
         return json_null();
     }
-    json_t *spread = json_pack("{s:f}", "median", shoal_record_quantile(values, n, 0.5));
+    json_t *spread = json_pack("{s:f}", "median", shoal_quantile(values, n, 0.5));
     json_object_set_new(spread, "min", json_real(values[0]));
     json_object_set_new(spread, "max", json_real(values[n - 1]));
     if (deciles) {
-        json_object_set_new(spread, "p10", json_real(shoal_record_quantile(values, n, 0.1)));
-        json_object_set_new(spread, "p90", json_real(shoal_record_quantile(values, n, 0.9)));
+        json_object_set_new(spread, "p10", json_real(shoal_quantile(values, n, 0.1)));
+        json_object_set_new(spread, "p90", json_real(shoal_quantile(values, n, 0.9)));
     }
     return spread;
 }
@@ -153,7 +155,7 @@ static void add_speed(json_t *summary, const shoal_outcome_t *outcome, double *s
     double tokens = (double)trainer->spec->batch.global * (double)trainer->spec->model.seq;
     size_t n      = pick(outcome, offsetof(shoal_step_record_t, step_ms), scratch);
     json_object_set_new(summary, "step_ms", spread_json(scratch, n, true));
-    double median_ms = n > 0 ? shoal_record_quantile(scratch, n, 0.5) : NAN;
+    double median_ms = n > 0 ? shoal_quantile(scratch, n, 0.5) : NAN;
     for (size_t i = 0; i < n; i++) {
         scratch[i] = tokens / (scratch[i] * 1e-3);
     }
@@ -314,7 +316,7 @@ shoal_status_t shoal_summary_write(const shoal_outcome_t *outcome)
         add_speed(summary, outcome, scratch);
         add_ranks(summary, trainer, ranks);
         add_start(summary, outcome, ranks);
-        status = shoal_record_json(trainer->spec->run.dir, "summary.json", summary);
+        status = shoal_json_write(trainer->spec->run.dir, "summary.json", summary);
         if (status == SHOAL_OK) {
             print_closing(summary, trainer->spec->run.dir);
         }

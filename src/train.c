@@ -20,8 +20,8 @@
 #include "base/time.h"
 #include "runtime/execute/trace.h"
 #include "src/commands.h"
-#include "src/live.h"
 #include "src/config/option.h"
+#include "src/live.h"
 #include "src/summary.h"
 
 typedef struct {

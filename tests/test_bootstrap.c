@@ -20,9 +20,9 @@
 
 #include <cmocka.h>
 
-#include "runtime/execute/board.h"
 #include "runtime/bootstrap/bootstrap.h"
 #include "runtime/bootstrap/local.h"
+#include "runtime/execute/board.h"
 #include "tests/capture.h"
 #include "tests/rank_check.h"
 

@@ -17,9 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/time.h"
-#include "src/commands.h"
 #include "base/json.h"
+#include "base/time.h"
+#include "runtime/execute/record.h"
+#include "src/commands.h"
 #include "tests/child.h"
 #include "tests/fuzz_case.h"
 
@@ -70,7 +71,7 @@ static int train(uint64_t seed, const char *line, const char *run_dir, result_t 
         return fail(seed, line, what, child.err);
     }
     json_t *summary              = shoal_json_read(run_dir, "summary.json", 0, NULL);
-    result_p->nsteps             = shoal_json_read_losses(run_dir, FUZZ_STEPS, result_p->losses);
+    result_p->nsteps             = shoal_record_read_losses(run_dir, FUZZ_STEPS, result_p->losses);
     result_p->used_nbytes        = shoal_json_number(summary, "used_nbytes");
     result_p->heap_growth_nbytes = shoal_json_number(summary, "heap_growth_nbytes");
     json_decref(summary);

@@ -19,9 +19,10 @@
 #include <math.h>
 #include <unistd.h>
 
+#include "base/json.h"
+#include "runtime/execute/record.h"
 #include "src/commands.h"
 #include "src/config/keys.h"
-#include "base/json.h"
 #include "tests/child.h"
 
 enum { NSTEPS = 3, MAX_VALUES = 16, VALUE_NBYTES = 512, LINE_NBYTES = 4096, DEADLINE_S = 300 };
@@ -261,7 +262,7 @@ static bool train(int nranks, const char *words, double losses_p[NSTEPS])
     char    line[LINE_NBYTES];
     snprintf(line, sizeof(line), "train -n %d /dev/null %s %s", nranks, small, words);
     child_run(shoal_cmd_train, line, DEADLINE_S, &child);
-    size_t n = shoal_json_read_losses("run", NSTEPS, losses_p);
+    size_t n = shoal_record_read_losses("run", NSTEPS, losses_p);
     child_remove_tree("run");
     if (child.code == 2 || child.code == 3) {
         return false;

@@ -16,8 +16,8 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "runtime/program/emit.h"
 #include "runtime/model/model.h"
+#include "runtime/program/emit.h"
 #include "runtime/program/program.h"
 
 static uint64_t random_stream, random_index;

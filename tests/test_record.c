@@ -13,6 +13,9 @@
 #include <dirent.h>
 #include <sys/mount.h>
 
+#include "base/file.h"
+#include "base/json.h"
+#include "base/quantile.h"
 #include "runtime/execute/record.h"
 #include "tests/capture.h"
 
@@ -20,12 +23,12 @@ static void test_quantiles(void **state)
 {
     (void)state;
     double one[] = {7}, four[] = {4, 1, 3, 2}, five[] = {50, 10, 40, 20, 30};
-    assert_true(shoal_record_quantile(one, 1, 0.0) == 7 && shoal_record_quantile(one, 1, 1.0) == 7);
-    assert_true(shoal_record_quantile(four, 4, 0.5) == 2.5);
-    assert_true(shoal_record_quantile(four, 4, 0.0) == 1 && shoal_record_quantile(four, 4, 1.0) == 4);
-    assert_true(shoal_record_quantile(five, 5, 0.5) == 30);
-    assert_true(fabs(shoal_record_quantile(five, 5, 0.1) - 14) < 1e-12); /* 4 tenths of the way from 10 to 20 */
-    assert_true(fabs(shoal_record_quantile(five, 5, 0.9) - 46) < 1e-12);
+    assert_true(shoal_quantile(one, 1, 0.0) == 7 && shoal_quantile(one, 1, 1.0) == 7);
+    assert_true(shoal_quantile(four, 4, 0.5) == 2.5);
+    assert_true(shoal_quantile(four, 4, 0.0) == 1 && shoal_quantile(four, 4, 1.0) == 4);
+    assert_true(shoal_quantile(five, 5, 0.5) == 30);
+    assert_true(fabs(shoal_quantile(five, 5, 0.1) - 14) < 1e-12); /* 4 tenths of the way from 10 to 20 */
+    assert_true(fabs(shoal_quantile(five, 5, 0.9) - 46) < 1e-12);
 }
 
 static shoal_step_record_t step_record(size_t step)
@@ -80,10 +83,10 @@ static size_t count_files(const char *path)
 static void test_json_is_replaced_whole(void **state)
 {
     (void)state;
-    assert_int_equal(shoal_record_mkdir("whole"), SHOAL_OK);
+    assert_int_equal(shoal_file_make_directory("whole"), SHOAL_OK);
     for (int value = 1; value <= 2; value++) {
         json_t *json = json_pack("{s:i}", "value", value);
-        assert_int_equal(shoal_record_json("whole", "x.json", json), SHOAL_OK);
+        assert_int_equal(shoal_json_write("whole", "x.json", json), SHOAL_OK);
         json_decref(json);
     }
     json_t *json = json_load_file("whole/x.json", 0, NULL);
@@ -130,7 +133,7 @@ static void test_full_device(void **state)
     (void)state;
     shoal_record_t     *record;
     shoal_step_record_t line = step_record(1);
-    assert_int_equal(shoal_record_mkdir("full"), SHOAL_OK);
+    assert_int_equal(shoal_file_make_directory("full"), SHOAL_OK);
     if (access("/dev/full", W_OK) != 0 || symlink("/dev/full", "full/rank-00000.jsonl") != 0) {
         print_message("there is no /dev/full\n");
         skip();
@@ -153,7 +156,7 @@ static void fill_up(void)
     shoal_record_t *record;
     shoal_status_t  status = SHOAL_OK;
     json_t         *json   = json_pack("{s:s}", "value", "old");
-    assert_int_equal(shoal_record_json("tiny", "x.json", json), SHOAL_OK);
+    assert_int_equal(shoal_json_write("tiny", "x.json", json), SHOAL_OK);
     json_decref(json);
     assert_int_equal(shoal_record_open("tiny", 0, &record), SHOAL_OK);
     size_t count = 0;
@@ -163,7 +166,7 @@ static void fill_up(void)
         status                   = shoal_record_step(record, &line);
     }
     json_t        *large = json_pack("{s:s%}", "value", (char[8192]){"x"}, (size_t)8192);
-    shoal_status_t json_status = shoal_record_json("tiny", "x.json", large == NULL ? json_null() : large);
+    shoal_status_t json_status = shoal_json_write("tiny", "x.json", large == NULL ? json_null() : large);
     const char    *error       = capture_end();
     shoal_record_close(record);
     json_decref(large);
@@ -189,7 +192,7 @@ static void fill_up(void)
 static void test_full_disk(void **state)
 {
     (void)state;
-    assert_int_equal(shoal_record_mkdir("tiny"), SHOAL_OK);
+    assert_int_equal(shoal_file_make_directory("tiny"), SHOAL_OK);
     if (mount("tmpfs", "tiny", "tmpfs", 0, "size=64k") != 0) {
         print_message("cannot mount a small file system\n");
         skip();
@@ -212,7 +215,7 @@ static void test_text(void **state)
         {"\xed\xa0\x80", "\\xed\\xa0\\x80"}, /* half of a UTF-16 pair */
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        json_t *json = shoal_record_text(cases[i].bytes);
+        json_t *json = shoal_json_escaped(cases[i].bytes);
         assert_string_equal(json_string_value(json), cases[i].text);
         json_decref(json);
     }

@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-#include "src/report/data.h"
 #include "base/json.h"
+#include "src/report/data.h"
 #include "src/report/text.h"
 #include "tests/capture.h"
 

@@ -15,9 +15,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "collectives/transport.h"
 #include "collectives/ucx/host.h"
 #include "collectives/ucx/net.h"
-#include "collectives/transport.h"
 
 /* An all_reduce up to this size is an exchange of everything with everyone and a sum in rank order, on either path. */
 enum { SHOAL_UCX_SMALL_NBYTES = SHOAL_HOST_INLINE_NBYTES };

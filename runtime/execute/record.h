@@ -8,7 +8,6 @@
 #ifndef SHOAL_RUNTIME_EXECUTE_RECORD_H
 #define SHOAL_RUNTIME_EXECUTE_RECORD_H
 
-#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,19 +39,9 @@ shoal_status_t shoal_record_step(shoal_record_t *record, const shoal_step_record
 void           shoal_record_close(shoal_record_t *record);
 
 /*
- * A JSON string of any bytes, such as a path: those that are no UTF-8, which JSON cannot hold, are written as \xNN.
- * A new reference; NULL without memory.
+ * The losses of steps 1, 2, ... of a run, from DIR/rank-00000.jsonl, as many as there are up to `n`. A loss that is no
+ * number is NaN. Returns how many.
  */
-json_t *shoal_record_text(const char *text);
-
-/* Writes DIR/NAME whole or not at all. `value` stays the caller's. */
-shoal_status_t shoal_record_json(const char *dir, const char *name, const json_t *value);
-/* The same for bytes that are no JSON: logs, reports, plots. */
-shoal_status_t shoal_record_write(const char *dir, const char *name, const void *bytes, size_t nbytes);
-/* Makes DIR and its parents; no error where they exist already, whoever else makes them at the same time. */
-shoal_status_t shoal_record_mkdir(const char *dir);
-
-/* Median, and the p-th quantile (0..1, linear between neighbours), of n values; `values` is sorted in place. n >= 1. */
-double shoal_record_quantile(double *values, size_t n, double p);
+size_t shoal_record_read_losses(const char *dir, size_t n, double *losses_p);
 
 #endif

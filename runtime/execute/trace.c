@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* One JSON object per op; jansson does the writing, shoal_record_json the renaming. */
+/* One JSON object per op; jansson does the writing, shoal_json_write the renaming. */
 #include "runtime/execute/trace.h"
 
+#include "base/json.h"
 #include "base/log.h"
-#include "runtime/execute/record.h"
 
 static bool append(json_t *events, json_t *event)
 {
@@ -51,7 +51,7 @@ shoal_status_t shoal_trace_write(const char *dir, const char *name, const shoal_
     }
     shoal_status_t status = SHOAL_ERR_NO_MEMORY;
     if (ok) {
-        status = shoal_record_json(dir, name, trace);
+        status = shoal_json_write(dir, name, trace);
     } else {
         shoal_error("no memory for the trace %s/%s", dir, name);
     }

@@ -8,9 +8,9 @@
 
 #include "base/log.h"
 #include "base/start.h"
+#include "runtime/bootstrap/seat.h"
 #include "runtime/execute/initial.h"
 #include "runtime/model/optim.h"
-#include "runtime/bootstrap/seat.h"
 
 /*
  * A rank that has only lost its peers knows less than the one that they lost: its status is the

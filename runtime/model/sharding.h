@@ -21,8 +21,8 @@
 #include <assert.h>
 
 #include "runtime/model/model.h"
-#include "runtime/program/program.h"
 #include "runtime/model/state.h"
+#include "runtime/program/program.h"
 
 static_assert(SHOAL_T_COUNT <= 32, "shoal_unit_state_t.written has a bit for each tensor slot of a unit");
 

@@ -2,7 +2,7 @@
 /* The configuration as others read it: JSON with sources for records, and the table of keys for people and the man page. */
 #include <stdio.h>
 
-#include "runtime/execute/record.h"
+#include "base/json.h"
 #include "src/config/keys.h"
 
 /* Before resolve, a value that was left open is "auto"; after it, it has been derived. */
@@ -21,7 +21,7 @@ json_t *shoal_config_to_json(const shoal_config_t *config)
         const shoal_key_t *key  = &shoal_keys[i];
         bool               open = !config->resolved && config->given[i] == NULL && shoal_key_is_auto(key);
         json_t *value = open ? json_string("auto") : shoal_key_to_json(key, config->resolved ? &config->spec : &config->parsed);
-        json_object_set_new(all, key->name, json_pack("{s:o, s:o}", "value", value, "source", shoal_record_text(source_of(config, i))));
+        json_object_set_new(all, key->name, json_pack("{s:o, s:o}", "value", value, "source", shoal_json_escaped(source_of(config, i))));
     }
     return all;
 }

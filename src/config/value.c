@@ -13,7 +13,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "runtime/execute/record.h"
+#include "base/json.h"
 #include "src/config/nearest.h"
 
 const shoal_key_t *shoal_key_find(const char *name)
@@ -267,7 +267,7 @@ static json_t *element_to_json(const shoal_key_t *key, const shoal_spec_t *spec,
     const void *from = element_of(key, (shoal_spec_t *)spec, index);
     switch (key->type) {
     case SHOAL_KEY_STRING:
-        return shoal_record_text(*(const char *const *)from);
+        return shoal_json_escaped(*(const char *const *)from);
     case SHOAL_KEY_ENUM:
         return json_string(key->choices[*(const int *)from]);
     case SHOAL_KEY_SIZE:

@@ -8,10 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/log.h"
-#include "runtime/execute/record.h"
-#include "src/report/damage.h"
 #include "base/json.h"
+#include "base/log.h"
+#include "base/quantile.h"
+#include "src/report/damage.h"
 #include "src/report/text.h"
 
 enum { WHY_NBYTES = 300 };
@@ -380,7 +380,7 @@ shoal_report_slowest_t shoal_report_slowest(const json_t *summary)
         }
     }
     if (slowest.rank >= 0) {
-        slowest.median_ms = shoal_record_quantile(work, n, 0.5);
+        slowest.median_ms = shoal_quantile(work, n, 0.5);
     }
     free(work);
     return slowest;

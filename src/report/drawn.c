@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
-#include "runtime/execute/record.h"
 #include "src/report/plot.h"
 
 void shoal_drawn_free(shoal_drawn_t *drawn)
@@ -63,8 +63,8 @@ shoal_status_t shoal_drawn_write(const shoal_report_t *report, const shoal_drawn
     for (size_t i = 0; i < shoal_nplots; i++) {
         if (drawn->file_svgs[i] != NULL) {
             snprintf(name, sizeof(name), "%s.svg", shoal_plots[i].name);
-            SHOAL_TRY(shoal_record_mkdir(dir));
-            SHOAL_TRY(shoal_record_write(dir, name, drawn->file_svgs[i], strlen(drawn->file_svgs[i])));
+            SHOAL_TRY(shoal_file_make_directory(dir));
+            SHOAL_TRY(shoal_file_replace(dir, name, drawn->file_svgs[i], strlen(drawn->file_svgs[i])));
         }
     }
     return SHOAL_OK;

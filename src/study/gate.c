@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/json.h"
+#include "base/log.h"
+#include "runtime/execute/record.h"
 #include "src/study/run.h"
 
 bool shoal_gate_compare(const double *losses, size_t count, const double *reference, size_t n, double tolerance,
@@ -183,8 +184,8 @@ static void compare(const shoal_study_t *study, shoal_study_row_t *row, const ch
     double *losses    = malloc(n * sizeof(*losses));
     double *reference = malloc(n * sizeof(*reference));
     if (losses != NULL && reference != NULL) {
-        size_t count   = shoal_json_read_losses(row_dir, n, losses);
-        size_t nknown  = shoal_json_read_losses(reference_dir, n, reference);
+        size_t count   = shoal_record_read_losses(row_dir, n, losses);
+        size_t nknown  = shoal_record_read_losses(reference_dir, n, reference);
         for (size_t i = nknown; i < n; i++) {
             reference[i] = NAN;
         }

@@ -20,10 +20,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/time.h"
 #include "runtime/execute/record.h"
-#include "base/json.h"
 #include "src/study/command.h"
 
 enum { LOG_NBYTES = 262144, TAIL_LINES = 12, MAX_TRIES = 3 };
@@ -153,7 +154,7 @@ shoal_status_t shoal_study_run_start(const shoal_study_t *study, shoal_study_row
 {
     shoal_study_run_t run = {.row = row, .reference = reference, .node = node, .oom_kills = count_oom_kills()};
     SHOAL_TRY(shoal_study_run_dir(study, row->name, reference, run.dir));
-    SHOAL_TRY(shoal_record_mkdir(run.dir));
+    SHOAL_TRY(shoal_file_make_directory(run.dir));
     SHOAL_TRY(empty_dir(run.dir, true));
     row->verdict   = SHOAL_VERDICT_PENDING;
     row->gate      = (shoal_gate_t){.kind = SHOAL_GATE_NONE};
@@ -228,7 +229,7 @@ static void judge(const shoal_study_run_t *run, const char *log)
 static bool has_enough_steps(const shoal_study_t *study, const shoal_study_run_t *run)
 {
     double *losses = malloc((study->gate_steps + 1) * sizeof(*losses));
-    size_t  count  = losses == NULL ? 0 : shoal_json_read_losses(run->dir, study->gate_steps, losses);
+    size_t  count  = losses == NULL ? 0 : shoal_record_read_losses(run->dir, study->gate_steps, losses);
     free(losses);
     return count == study->gate_steps;
 }

@@ -13,9 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/log.h"
-#include "runtime/execute/record.h"
 #include "base/json.h"
+#include "base/log.h"
 
 static const char *const gate_names[SHOAL_GATE_COUNT] = {
     [SHOAL_GATE_NONE]         = "none",
@@ -115,8 +114,8 @@ static json_t *row_to_json(const shoal_study_row_t *row)
                      "verdict", shoal_verdict_name(row->verdict),
                      "exit_code", row->exit_code,
                      "tries", (json_int_t)row->tries,
-                     "detail", shoal_record_text(row->detail),
-                     "tail", shoal_record_text(row->tail),
+                     "detail", shoal_json_escaped(row->detail),
+                     "tail", shoal_json_escaped(row->tail),
                      "gate", gate_to_json(&row->gate));
 }
 
@@ -239,7 +238,7 @@ static json_t *rows_to_json(const shoal_study_row_t *rows, size_t n)
 static void set_text(json_t *json, const char *key, const char *text)
 {
     if (text != NULL) {
-        json_object_set_new(json, key, shoal_record_text(text));
+        json_object_set_new(json, key, shoal_json_escaped(text));
     }
 }
 
@@ -260,7 +259,7 @@ shoal_status_t shoal_study_save(const shoal_study_t *study)
     set_text(json, "train_command", study->train_command);
     set_text(json, "cluster", study->slurm ? getenv("SLURM_CLUSTER_NAME") : NULL);
     set_text(json, "job", study->slurm ? getenv("SLURM_JOB_ID") : NULL);
-    shoal_status_t status = shoal_record_json(study->dir, "study.json", json);
+    shoal_status_t status = shoal_json_write(study->dir, "study.json", json);
     json_decref(json);
     return status;
 }
