@@ -12,7 +12,7 @@ build_packages="gcc libc6-dev make autoconf automake pkgconf libconfig-dev libja
 # Open MPI's and Slurm's launchers and daemons, and what the scale model of a cluster is made of.
 cluster_packages="openmpi-bin slurm-wlm munge iproute2 util-linux kmod"
 # shellcheck disable=SC2034
-check_packages="g++ libcmocka-dev gnuplot-nox shellcheck man-db xz-utils $cluster_packages"
+check_packages="g++ clang libomp-dev libcmocka-dev gnuplot-nox shellcheck man-db xz-utils $cluster_packages"
 # shellcheck disable=SC2034
 demo_packages="gnuplot-nox perl-doc $cluster_packages"
 
