@@ -14,10 +14,10 @@
 
 const shoal_device_backend_t shoal_device_backends[] = {
 #ifdef SHOAL_HAVE_CUDA
-    {"cuda", &shoal_cuda_device_ops, "libcuda.so.1", "this machine has no driver for NVIDIA GPUs"},
+    {"cuda", &shoal_cuda_device_ops, "shoal_cuda_device_ops", "libcuda.so.1", "this machine has no driver for NVIDIA GPUs"},
 #endif
-    {"cpu", &shoal_cpu_device_ops, NULL, NULL},
-    {NULL, NULL, NULL, NULL},
+    {"cpu", &shoal_cpu_device_ops, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 shoal_status_t shoal_device_table(const shoal_device_backend_t *backend, const shoal_device_ops_t **ops_p, char *why_p,
@@ -25,7 +25,7 @@ shoal_status_t shoal_device_table(const shoal_device_backend_t *backend, const s
 {
     const void *table = backend->ops;
     if (table == NULL) {
-        SHOAL_TRY(shoal_module_find(backend->name, "shoal_cuda_device_ops", &table, why_p, why_nbytes));
+        SHOAL_TRY(shoal_module_find(backend->name, backend->symbol, &table, why_p, why_nbytes));
     }
     *ops_p = table;
     return SHOAL_OK;

@@ -160,7 +160,8 @@ extern const shoal_device_ops_t shoal_cuda_device_ops;
 /* A backend of this build. One that needs large libraries is in a module of its name (base/module.h). */
 typedef struct {
     const char               *name;
-    const shoal_device_ops_t *ops; /* NULL: in its module */
+    const shoal_device_ops_t *ops;    /* NULL: in its module */
+    const char               *symbol; /* what the module calls it; NULL: it is in no module */
     /* The driver's library, without which a machine has no such device, and how that is said. NULL: there is always one. */
     const char *driver, *no_driver;
 } shoal_device_backend_t;
