@@ -42,6 +42,15 @@ shoal_status_t shoal_file_read(const char *path, shoal_file_kind_t kind, size_t 
 
 /* ---- Writing (file_write.c). Failures but write_all's are logged: SHOAL_ERR_DATA. ---- */
 
+enum { SHOAL_FILE_PATH_NBYTES = 4096 };
+
+/* Logs "cannot WHAT PATH" with errno's cause. */
+shoal_status_t shoal_file_error(const char *what, const char *path);
+
+/* DIR/NAME; a path that is too long is an error. */
+shoal_status_t shoal_file_join(const char *dir, const char *name,
+                               char path_p[SHOAL_FILE_PATH_NBYTES]);
+
 /* Writes everything; -1 with errno. A short write is continued, which brings out its cause. */
 int shoal_file_write_all(int fd, const char *bytes, size_t nbytes);
 

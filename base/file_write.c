@@ -13,18 +13,16 @@
 #include "base/file.h"
 #include "base/log.h"
 
-enum { PATH_NBYTES = 4096 };
-
-static shoal_status_t data_error(const char *what, const char *path)
+shoal_status_t shoal_file_error(const char *what, const char *path)
 {
     shoal_error("cannot %s %s: %s", what, path, strerror(errno));
     return SHOAL_ERR_DATA;
 }
 
-static shoal_status_t join(const char *dir, const char *name, char path_p[PATH_NBYTES])
+shoal_status_t shoal_file_join(const char *dir, const char *name, char path_p[SHOAL_FILE_PATH_NBYTES])
 {
-    int n = snprintf(path_p, PATH_NBYTES, "%s/%s", dir, name);
-    if (n < 0 || n >= PATH_NBYTES) {
+    int n = snprintf(path_p, SHOAL_FILE_PATH_NBYTES, "%s/%s", dir, name);
+    if (n < 0 || n >= SHOAL_FILE_PATH_NBYTES) {
         shoal_error("the path %s/%s is too long", dir, name);
         return SHOAL_ERR_DATA;
     }
@@ -49,8 +47,8 @@ int shoal_file_write_all(int fd, const char *bytes, size_t nbytes)
 
 shoal_status_t shoal_file_make_directory(const char *dir)
 {
-    char path[PATH_NBYTES];
-    if (dir[0] == '\0' || snprintf(path, sizeof(path), "%s", dir) >= PATH_NBYTES) {
+    char path[SHOAL_FILE_PATH_NBYTES];
+    if (dir[0] == '\0' || snprintf(path, sizeof(path), "%s", dir) >= SHOAL_FILE_PATH_NBYTES) {
         shoal_error("the directory name '%.64s' is empty or too long", dir);
         return SHOAL_ERR_DATA;
     }
@@ -59,7 +57,7 @@ shoal_status_t shoal_file_make_directory(const char *dir)
             *slash = '\0';
         }
         if (mkdir(path, 0777) != 0 && errno != EEXIST) {
-            return data_error("make directory", path);
+            return shoal_file_error("make directory", path);
         }
         if (slash == NULL) {
             return SHOAL_OK;
@@ -81,14 +79,14 @@ static shoal_status_t write_temporary(const char *path, const void *bytes, size_
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
-        return data_error("create", path);
+        return shoal_file_error("create", path);
     }
     shoal_status_t status = SHOAL_OK;
     if (shoal_file_write_all(fd, bytes, nbytes) != 0 || fsync(fd) != 0) {
-        status = data_error("write", path);
+        status = shoal_file_error("write", path);
     }
     if (close(fd) != 0 && status == SHOAL_OK) {
-        status = data_error("write", path);
+        status = shoal_file_error("write", path);
     }
     if (status != SHOAL_OK) {
         unlink(path);
@@ -98,14 +96,14 @@ static shoal_status_t write_temporary(const char *path, const void *bytes, size_
 
 shoal_status_t shoal_file_replace(const char *dir, const char *name, const void *bytes, size_t nbytes)
 {
-    char path[PATH_NBYTES], temporary[PATH_NBYTES], temporary_name[256];
+    char path[SHOAL_FILE_PATH_NBYTES], temporary[SHOAL_FILE_PATH_NBYTES], temporary_name[256];
     /* The process id keeps apart two commands that report on one directory at the same time. */
     snprintf(temporary_name, sizeof(temporary_name), ".%.200s.%ld", name, (long)getpid());
-    SHOAL_TRY(join(dir, name, path));
-    SHOAL_TRY(join(dir, temporary_name, temporary));
+    SHOAL_TRY(shoal_file_join(dir, name, path));
+    SHOAL_TRY(shoal_file_join(dir, temporary_name, temporary));
     SHOAL_TRY(write_temporary(temporary, bytes, nbytes));
     if (rename(temporary, path) != 0) {
-        shoal_status_t status = data_error("write", path);
+        shoal_status_t status = shoal_file_error("write", path);
         unlink(temporary);
         return status;
     }

@@ -19,29 +19,13 @@
 #include "base/json.h"
 #include "base/log.h"
 
-enum { PATH_NBYTES = 4096, LINE_NBYTES = 1024 };
+enum { LINE_NBYTES = 1024 };
 
 struct shoal_record {
     int   fd;
     off_t nbytes; /* of whole lines in the file */
-    char  path[PATH_NBYTES];
+    char  path[SHOAL_FILE_PATH_NBYTES];
 };
-
-static shoal_status_t data_error(const char *what, const char *path)
-{
-    shoal_error("cannot %s %s: %s", what, path, strerror(errno));
-    return SHOAL_ERR_DATA;
-}
-
-static shoal_status_t join(const char *dir, const char *name, char path_p[PATH_NBYTES])
-{
-    int n = snprintf(path_p, PATH_NBYTES, "%s/%s", dir, name);
-    if (n < 0 || n >= PATH_NBYTES) {
-        shoal_error("the path %s/%s is too long", dir, name);
-        return SHOAL_ERR_DATA;
-    }
-    return SHOAL_OK;
-}
 
 /* ---- Step lines ---- */
 
@@ -55,11 +39,11 @@ shoal_status_t shoal_record_open(const char *dir, int rank, shoal_record_t **rec
         shoal_error("no memory for the record of rank %d", rank);
         return SHOAL_ERR_NO_MEMORY;
     }
-    shoal_status_t status = join(dir, name, record->path);
+    shoal_status_t status = shoal_file_join(dir, name, record->path);
     if (status == SHOAL_OK) {
         /* O_NONBLOCK: a FIFO of that name without a reader is an error, and not a run that never begins. */
         record->fd = open(record->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
-        status     = record->fd < 0 ? data_error("open", record->path) : SHOAL_OK;
+        status     = record->fd < 0 ? shoal_file_error("open", record->path) : SHOAL_OK;
         (void)fcntl(record->fd, F_SETFL, O_WRONLY);
     }
     if (status != SHOAL_OK) {
@@ -110,7 +94,7 @@ shoal_status_t shoal_record_step(shoal_record_t *record, const shoal_step_record
     char   line[LINE_NBYTES];
     size_t nbytes = format_step(step, line);
     if (shoal_file_write_all(record->fd, line, nbytes) != 0) {
-        shoal_status_t status  = data_error("write", record->path);
+        shoal_status_t status  = shoal_file_error("write", record->path);
         int            ignored = ftruncate(record->fd, record->nbytes); /* fails on what is no regular file */
         (void)ignored;
         (void)lseek(record->fd, record->nbytes, SEEK_SET);
@@ -153,8 +137,8 @@ static size_t read_losses(FILE *file, size_t n, double *losses_p)
 
 size_t shoal_record_read_losses(const char *dir, size_t n, double *losses_p)
 {
-    char path[PATH_NBYTES];
-    if (snprintf(path, sizeof(path), "%s/rank-00000.jsonl", dir) >= PATH_NBYTES) {
+    char path[SHOAL_FILE_PATH_NBYTES];
+    if (snprintf(path, sizeof(path), "%s/rank-00000.jsonl", dir) >= SHOAL_FILE_PATH_NBYTES) {
         return 0;
     }
     const char *why;
