@@ -19,9 +19,8 @@
 
 #include "base/rng.h"
 #include "kernels/device.h"
+#include "tests/guarded.h"
 #include "tests/test_kernels.h"
-
-enum { GUARD = 256, GUARD_BYTE = 0xa5 };
 
 /*
  * |got - want| <= tolerance * (|want| + rms(want)).
@@ -188,58 +187,6 @@ static void destroy_problem(problem_t *problem)
 }
 
 /* ---- running it ---- */
-
-/* Device memory with guard bands, and its image on the host. Data starts `misalignment` past a 64-byte boundary. */
-typedef struct {
-    size_t         nbytes, offset;
-    void          *memory;
-    unsigned char *image;
-} guarded_t;
-
-static void guarded_create(shoal_device_t *device, size_t nbytes, size_t misalignment, guarded_t *guarded_p)
-{
-    guarded_p->offset = GUARD + misalignment;
-    guarded_p->nbytes = nbytes;
-    guarded_p->image  = must(malloc(nbytes + 2 * GUARD + misalignment));
-    assert_int_equal(device->ops->alloc(device, nbytes + 2 * GUARD + misalignment, &guarded_p->memory), SHOAL_OK);
-}
-
-static size_t guarded_nbytes(const guarded_t *guarded)
-{
-    return guarded->offset + guarded->nbytes + GUARD;
-}
-
-/* Content: `initial`, or all bits set, which is NaN in every floating-point type. */
-static void guarded_upload(shoal_device_t *device, guarded_t *guarded, const void *initial)
-{
-    memset(guarded->image, GUARD_BYTE, guarded_nbytes(guarded));
-    memset(guarded->image + guarded->offset, 0xff, guarded->nbytes);
-    if (initial != NULL) {
-        memcpy(guarded->image + guarded->offset, initial, guarded->nbytes);
-    }
-    device->ops->upload(device, guarded->memory, guarded->image, guarded_nbytes(guarded));
-}
-
-static bool guarded_download(shoal_device_t *device, guarded_t *guarded)
-{
-    bool intact = true;
-    device->ops->download(device, guarded->image, guarded->memory, guarded_nbytes(guarded));
-    for (size_t i = 0; i < guarded->offset; i++) {
-        intact &= guarded->image[i] == GUARD_BYTE;
-    }
-    for (size_t i = guarded->offset + guarded->nbytes; i < guarded_nbytes(guarded); i++) {
-        intact &= guarded->image[i] == GUARD_BYTE;
-    }
-    return intact;
-}
-
-static void guarded_destroy(shoal_device_t *device, guarded_t *guarded)
-{
-    if (guarded->image != NULL) {
-        device->ops->free(device, guarded->memory, guarded_nbytes(guarded));
-        free(guarded->image);
-    }
-}
 
 typedef struct {
     const problem_t   *problem;
@@ -498,67 +445,7 @@ static void test_kind(void **state)
     print_message("%-14s %2zu cases, largest error %.2f of the tolerance\n", shoal_op_kind_name(kind), count, worst[kind]);
 }
 
-/* ---- several optimizer steps ---- */
-
-enum { OPTIM_N = 37, OPTIM_STEPS = 8 };
-
-static void check_optim_steps(shoal_device_t *device, const shoal_op_t *op)
-{
-    float *host = must(calloc(5 * OPTIM_N + 1 + SHOAL_SCALAR_COUNT, sizeof(float))), *memory = NULL;
-    float *gnorm_sq = host + 5 * OPTIM_N, *scalars = gnorm_sq + 1;
-    size_t nbytes = (5 * OPTIM_N + 1 + SHOAL_SCALAR_COUNT) * sizeof(float);
-    size_t work_nbytes = 0;
-    void  *work        = NULL;
-    optim_element_t x[OPTIM_N];
-
-    assert_int_equal(device->ops->alloc(device, nbytes, (void **)&memory), SHOAL_OK);
-    memset(x, 0, sizeof(x));
-    assert_int_equal(device->ops->workspace(device, op, &work_nbytes), SHOAL_OK);
-    assert_int_equal(device->ops->alloc(device, work_nbytes, &work), SHOAL_OK);
-    void *args[SHOAL_OP_MAX_ARGS] = {memory, memory + OPTIM_N, memory + 2 * OPTIM_N, memory + 3 * OPTIM_N,
-                                     memory + 4 * OPTIM_N, NULL, memory + 5 * OPTIM_N, memory + 5 * OPTIM_N + 1};
-    for (int t = 1; t <= OPTIM_STEPS; t++) {
-        double wide_scalars[SHOAL_SCALAR_COUNT];
-        shoal_rng_normal(shoal_rng_stream(seed, "gradients"), (uint64_t)(t * 100), OPTIM_N, 0.3f, host + 4 * OPTIM_N);
-        *gnorm_sq                     = 3;
-        scalars[SHOAL_SCALAR_STEP]    = (float)t;
-        scalars[SHOAL_SCALAR_LR]      = 0.05f;
-        scalars[SHOAL_SCALAR_DECAY]   = 0.9f;
-        for (int i = 0; i < SHOAL_SCALAR_COUNT; i++) {
-            wide_scalars[i] = (double)scalars[i];
-        }
-        device->ops->upload(device, memory, host, nbytes);
-        assert_int_equal(device->ops->run(device, op, args, work), SHOAL_OK);
-        assert_int_equal(device->ops->synchronize(device), SHOAL_OK);
-        device->ops->download(device, host, memory, nbytes);
-        for (size_t i = 0; i < OPTIM_N; i++) {
-            optim_oracle(op, wide_scalars, 3, (double)host[4 * OPTIM_N + i], i >= 5 && i < 25, &x[i]);
-            assert_true(fabs((double)host[i] - x[i].p) <= 1e-5 * (fabs(x[i].p) + 1));
-        }
-    }
-    device->ops->free(device, work, work_nbytes);
-    device->ops->free(device, memory, nbytes);
-    free(host);
-}
-
-static void test_optim_steps(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < kernel_case_count; i++) {
-        static const shoal_range_t decayed = {5, 20};
-        shoal_op_t                 op      = kernel_cases[i].op;
-        for (int j = 0; op.kind == SHOAL_OP_OPTIM && j < CANDIDATE_COUNT; j++) {
-            op.optim.n      = OPTIM_N;
-            op.optim.ranges = &decayed;
-            op.optim.count  = 1;
-            if (candidates[j].instance != NULL) {
-                check_optim_steps(candidates[j].instance, &op);
-            }
-        }
-    }
-}
-
-/* ---- approximate functions: test_kernels_edges.c ---- */
+/* ---- element by element: test_kernels_edges.c ---- */
 
 /*
  * The CPU's kernels keep to the suite's tolerances alone: their derivative of GELU is 2^-7 off at
@@ -574,13 +461,14 @@ static void test_gelu_bf16(void **state)
     }
 }
 
-static void test_optim_edges(void **state)
+static void test_optim_elements(void **state)
 {
     (void)state;
     for (size_t i = 0; i < kernel_case_count; i++) {
         for (int j = 0; kernel_cases[i].op.kind == SHOAL_OP_OPTIM && j < CANDIDATE_COUNT; j++) {
             if (candidates[j].instance != NULL) {
                 check_optim_edges(candidates[j].instance, &kernel_cases[i].op);
+                check_optim_steps(candidates[j].instance, &kernel_cases[i].op, seed);
             }
         }
     }
@@ -687,16 +575,15 @@ static int close_candidates(void **state)
 int main(void)
 {
     shoal_op_kind_t   kinds[SHOAL_OP_COMPUTE_COUNT];
-    struct CMUnitTest tests[SHOAL_OP_COMPUTE_COUNT + 6];
+    struct CMUnitTest tests[SHOAL_OP_COMPUTE_COUNT + 5];
     for (int i = 0; i < SHOAL_OP_COMPUTE_COUNT; i++) {
         kinds[i] = (shoal_op_kind_t)i;
         tests[i] = (struct CMUnitTest){shoal_op_kind_name(kinds[i]), test_kind, NULL, NULL, &kinds[i]};
     }
-    tests[SHOAL_OP_COMPUTE_COUNT]     = (struct CMUnitTest)cmocka_unit_test(test_optim_steps);
-    tests[SHOAL_OP_COMPUTE_COUNT + 1] = (struct CMUnitTest)cmocka_unit_test(test_op_table);
-    tests[SHOAL_OP_COMPUTE_COUNT + 2] = (struct CMUnitTest)cmocka_unit_test(test_device_refusals);
-    tests[SHOAL_OP_COMPUTE_COUNT + 3] = (struct CMUnitTest)cmocka_unit_test(test_device_figures);
-    tests[SHOAL_OP_COMPUTE_COUNT + 4] = (struct CMUnitTest)cmocka_unit_test(test_gelu_bf16);
-    tests[SHOAL_OP_COMPUTE_COUNT + 5] = (struct CMUnitTest)cmocka_unit_test(test_optim_edges);
+    tests[SHOAL_OP_COMPUTE_COUNT]     = (struct CMUnitTest)cmocka_unit_test(test_op_table);
+    tests[SHOAL_OP_COMPUTE_COUNT + 1] = (struct CMUnitTest)cmocka_unit_test(test_device_refusals);
+    tests[SHOAL_OP_COMPUTE_COUNT + 2] = (struct CMUnitTest)cmocka_unit_test(test_device_figures);
+    tests[SHOAL_OP_COMPUTE_COUNT + 3] = (struct CMUnitTest)cmocka_unit_test(test_gelu_bf16);
+    tests[SHOAL_OP_COMPUTE_COUNT + 4] = (struct CMUnitTest)cmocka_unit_test(test_optim_elements);
     return cmocka_run_group_tests_name("kernels", tests, open_candidates, close_candidates);
 }

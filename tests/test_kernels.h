@@ -59,4 +59,7 @@ void optim_oracle(const shoal_op_t *op, const double *scalars, double gnorm_sq, 
 void check_gelu_bf16(shoal_device_t *device);
 void check_optim_edges(shoal_device_t *device, const shoal_op_t *kind);
 
+/* Also there: several steps, one after the other, with gradients drawn from the seed. */
+void check_optim_steps(shoal_device_t *device, const shoal_op_t *kind, uint64_t seed);
+
 #endif

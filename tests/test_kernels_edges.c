@@ -2,7 +2,7 @@
 /*
  * Where the CUDA kernels use approximate functions: GELU and its derivative in bf16 for every value
  * that bf16 has, and the optimizers' elements at zero, at what is not a number, and far from one,
- * against double precision.
+ * against double precision. And several steps of an optimizer, one after the other.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +13,7 @@
 #include <cmocka.h>
 #include <math.h>
 
+#include "base/rng.h"
 #include "tests/test_kernels.h"
 
 enum { VALUES = 65536 };
@@ -151,4 +152,53 @@ void check_optim_edges(shoal_device_t *device, const shoal_op_t *kind)
                      (double)host[i], (double)gradients[i], x.p);
         }
     }
+}
+
+/* ---- several optimizer steps ---- */
+
+enum { OPTIM_N = 37, OPTIM_STEPS = 8 };
+
+void check_optim_steps(shoal_device_t *device, const shoal_op_t *kind, uint64_t seed)
+{
+    static const shoal_range_t decayed = {5, 20};
+    shoal_op_t                 op      = *kind;
+    op.optim.n                         = OPTIM_N;
+    op.optim.ranges                    = &decayed;
+    op.optim.count                     = 1;
+    float *host = calloc(5 * OPTIM_N + 1 + SHOAL_SCALAR_COUNT, sizeof(float)), *memory = NULL;
+    float *gnorm_sq = host + 5 * OPTIM_N, *scalars = gnorm_sq + 1;
+    size_t nbytes = (5 * OPTIM_N + 1 + SHOAL_SCALAR_COUNT) * sizeof(float);
+    size_t work_nbytes = 0;
+    void  *work        = NULL;
+    optim_element_t x[OPTIM_N];
+
+    assert_non_null(host);
+    assert_int_equal(device->ops->alloc(device, nbytes, (void **)&memory), SHOAL_OK);
+    memset(x, 0, sizeof(x));
+    assert_int_equal(device->ops->workspace(device, &op, &work_nbytes), SHOAL_OK);
+    assert_int_equal(device->ops->alloc(device, work_nbytes, &work), SHOAL_OK);
+    void *args[SHOAL_OP_MAX_ARGS] = {memory, memory + OPTIM_N, memory + 2 * OPTIM_N, memory + 3 * OPTIM_N,
+                                     memory + 4 * OPTIM_N, NULL, memory + 5 * OPTIM_N, memory + 5 * OPTIM_N + 1};
+    for (int t = 1; t <= OPTIM_STEPS; t++) {
+        double wide_scalars[SHOAL_SCALAR_COUNT];
+        shoal_rng_normal(shoal_rng_stream(seed, "gradients"), (uint64_t)(t * 100), OPTIM_N, 0.3f, host + 4 * OPTIM_N);
+        *gnorm_sq                     = 3;
+        scalars[SHOAL_SCALAR_STEP]    = (float)t;
+        scalars[SHOAL_SCALAR_LR]      = 0.05f;
+        scalars[SHOAL_SCALAR_DECAY]   = 0.9f;
+        for (int i = 0; i < SHOAL_SCALAR_COUNT; i++) {
+            wide_scalars[i] = (double)scalars[i];
+        }
+        device->ops->upload(device, memory, host, nbytes);
+        assert_int_equal(device->ops->run(device, &op, args, work), SHOAL_OK);
+        assert_int_equal(device->ops->synchronize(device), SHOAL_OK);
+        device->ops->download(device, host, memory, nbytes);
+        for (size_t i = 0; i < OPTIM_N; i++) {
+            optim_oracle(&op, wide_scalars, 3, (double)host[4 * OPTIM_N + i], i >= 5 && i < 25, &x[i]);
+            assert_true(fabs((double)host[i] - x[i].p) <= 1e-5 * (fabs(x[i].p) + 1));
+        }
+    }
+    device->ops->free(device, work, work_nbytes);
+    device->ops->free(device, memory, nbytes);
+    free(host);
 }
